@@ -1,0 +1,1 @@
+"""Doors to the Dapr building blocks, and what stands behind them."""
