@@ -1,0 +1,1 @@
+"""The run: fold, decide, do. What every kind (turn, pipeline, orchestration) has in common."""
