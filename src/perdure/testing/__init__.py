@@ -1,0 +1,1 @@
+"""What tests of agents need: a clock to turn, a store that misbehaves."""
