@@ -1,4 +1,4 @@
-"""What running something twice would do to the world, and what to do when nobody knows if it ran."""
+"""What a tool or a handler does to the world, and what happens when nobody knows whether it did."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from enum import StrEnum
 
 
 class Effect(StrEnum):
-    """Declared by the author of a tool or handler; the default is the safe assumption, `once`."""
+    """How often an action may happen. Undeclared means `ONCE`: the safe assumption."""
 
     READ = "read"
-    """Changes nothing: runs again after a crash."""
+    """Changes nothing; repeated freely after a crash."""
+
     IDEMPOTENT = "idempotent"
-    """Running again with the same key changes nothing more: runs again with the same key."""
+    """Changes something, but the target recognises the key; repeated after a crash with the same key."""
+
     ONCE = "once"
-    """Must not happen twice: reserved before, settled after, never silently repeated."""
+    """Must not happen twice; reserved before it runs, never silently repeated."""
 
 
 class Doubt(StrEnum):
-    """What follows when a `once` effect was reserved, is not settled, and cannot be reconciled."""
+    """What to do with a `once` action that was reserved and never settled, and cannot be reconciled."""
 
     TELL = "tell"
-    """The model is told that the outcome is unknown."""
+    """The model is told that the outcome is unknown; the same call again becomes `ASK`."""
+
     ASK = "ask"
-    """A human decides whether it runs again."""
+    """A person decides."""
+
     RETRY = "retry"
-    """It runs again."""
+    """It runs again; the author accepts that it may happen twice."""

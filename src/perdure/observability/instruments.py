@@ -1,0 +1,91 @@
+"""One instrument, two audiences: what is counted goes to a Prometheus registry and, if there is one, to a meter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import prometheus_client as prometheus
+
+if TYPE_CHECKING:
+    from opentelemetry import metrics as otel
+
+
+class BothCounter:
+    """A `Counter` for Prometheus and OpenTelemetry."""
+
+    __slots__ = ("_labelled", "_otel", "_prometheus")
+
+    def __init__(self, counter: prometheus.Counter, twin: otel.Counter | None, labelled: bool) -> None:
+        self._prometheus = counter
+        self._otel = twin
+        self._labelled = labelled
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        (self._prometheus.labels(**labels) if self._labelled else self._prometheus).inc(amount)
+        if self._otel is not None:
+            self._otel.add(amount, labels)
+
+
+class BothHistogram:
+    """A `Histogram` for Prometheus and OpenTelemetry."""
+
+    __slots__ = ("_labelled", "_otel", "_prometheus")
+
+    def __init__(self, histogram: prometheus.Histogram, twin: otel.Histogram | None, labelled: bool) -> None:
+        self._prometheus = histogram
+        self._otel = twin
+        self._labelled = labelled
+
+    def observe(self, value: float, **labels: str) -> None:
+        (self._prometheus.labels(**labels) if self._labelled else self._prometheus).observe(value)
+        if self._otel is not None:
+            self._otel.record(value, labels)
+
+
+class BothGauge:
+    """A `Gauge` for Prometheus and OpenTelemetry."""
+
+    __slots__ = ("_labelled", "_otel", "_prometheus")
+
+    def __init__(self, gauge: prometheus.Gauge, twin: otel._Gauge | None, labelled: bool) -> None:
+        self._prometheus = gauge
+        self._otel = twin
+        self._labelled = labelled
+
+    def set(self, value: float, **labels: str) -> None:
+        (self._prometheus.labels(**labels) if self._labelled else self._prometheus).set(value)
+        if self._otel is not None:
+            self._otel.set(value, labels)
+
+
+class Instruments:
+    """Makes them."""
+
+    def __init__(self, registry: prometheus.CollectorRegistry, meter: otel.Meter | None) -> None:
+        self._registry = registry
+        self._meter = meter
+
+    def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> BothCounter:
+        """A counter in both worlds."""
+        made = prometheus.Counter(str(name), text, _names(labels), registry=self._registry)
+        return BothCounter(
+            made, self._meter.create_counter(str(name), description=text) if self._meter else None, bool(labels)
+        )
+
+    def histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> BothHistogram:
+        """A histogram of seconds in both worlds."""
+        made = prometheus.Histogram(str(name), text, _names(labels), registry=self._registry, buckets=tuple(buckets))
+        twin = self._meter.create_histogram(str(name), unit="s", description=text) if self._meter else None
+        return BothHistogram(made, twin, bool(labels))
+
+    def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> BothGauge:
+        """A gauge in both worlds."""
+        made = prometheus.Gauge(str(name), text, _names(labels), registry=self._registry)
+        return BothGauge(
+            made, self._meter.create_gauge(str(name), description=text) if self._meter else None, bool(labels)
+        )
+
+
+def _names(labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(label) for label in labels)
