@@ -70,7 +70,7 @@ class Log:
         self._heads = Heads(store, self._keys)
         self._blobs = Blobs(store, self._keys, self._limits)
         self._segments = Segments(store, self._keys, self._heads, self._limits)
-        self._reader = Reader(store, self._keys, self._segments, self._blobs, self._limits)
+        self._reader = Reader(store, self._keys, self._heads, self._segments, self._blobs, self._limits)
         self._open = Open(self._limits)
         self._pending: _Attempt | None = None
         self._contested: list[_Attempt] = []
@@ -278,7 +278,8 @@ class Log:
     def _move_to(self, commit: Commit, data: bytes) -> None:
         self.n, self.last_id = commit.n, commit.id
         self._open.add(commit.n, data)
-        self._decide(commit.n, commit.id)
+        if self._contested:
+            self._decide(commit.n, commit.id)
 
     def _decide(self, n: int, id: str) -> None:
         """Commit `n` has this id: the blob of an attempt at `n` that has another belongs to nothing."""

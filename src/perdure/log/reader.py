@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Mapping
 
 from perdure.errors import Broken
 from perdure.log.blobs import Blobs
-from perdure.log.commit import Commit, decode, decode_events
+from perdure.log.commit import BlobRef, Commit, decode, decode_events
+from perdure.log.head import Heads
 from perdure.log.keys import MARK, Keys
 from perdure.log.limits import LogLimits
 from perdure.log.segments import Segments
@@ -16,9 +17,12 @@ from perdure.sidecar.ports import Item, StateStore
 class Reader:
     """One subject's commits. Keeps no position."""
 
-    def __init__(self, store: StateStore, keys: Keys, segments: Segments, blobs: Blobs, limits: LogLimits) -> None:
+    def __init__(
+        self, store: StateStore, keys: Keys, heads: Heads, segments: Segments, blobs: Blobs, limits: LogLimits
+    ) -> None:
         self._store = store
         self._keys = keys
+        self._heads = heads
         self._segments = segments
         self._blobs = blobs
         self._limits = limits
@@ -66,15 +70,23 @@ class Reader:
     async def open(self, n: int, prev: str | None, data: bytes) -> Commit:
         """The commit in `data`, which must be number `n` and follow `prev` (None: not known), blobs resolved.
 
-        Raises: Broken (codes `log_gap`, `blob_missing`, `commit_version`).
+        Raises: Broken (codes `log_gap`, `blob_missing`, `commit_version`), NotFound (code `subject_erased`).
         """
         envelope = decode(data, self._keys.subject)
         if envelope.n != n or (prev is not None and envelope.prev != prev):
             raise self.gap(n, f"follows {envelope.prev or 'nothing'} instead of {prev or 'nothing'}")
         events = envelope.events
         if envelope.blob is not None:
-            events = decode_events(await self._blobs.read(envelope.id, envelope.blob))
+            events = decode_events(await self._blob(envelope.id, envelope.blob))
         return envelope.commit(events or ())
+
+    async def _blob(self, commit: str, ref: BlobRef) -> bytes:
+        try:
+            return await self._blobs.read(commit, ref)
+        except Broken:
+            # While a subject is being erased, its blobs go before its commits.
+            self._heads.living(await self._store.get(self._keys.head))
+            raise
 
     def gap(self, n: int, what: str) -> Broken:
         """The error for a log whose commit `n` is not what must be there."""
