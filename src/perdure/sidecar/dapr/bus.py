@@ -1,0 +1,100 @@
+"""A pub/sub component: publishing through the sidecar; what arrives is handed over by the HTTP side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from dapr.proto.runtime.v1.pubsub_pb2 import PublishEventRequest
+from grpc.aio import AioRpcError
+
+from perdure.errors import Invalid, NotFound
+from perdure.sidecar.dapr.channel import SidecarChannel
+from perdure.sidecar.dapr.translation import translated
+from perdure.sidecar.ports import BusHandler, Delivery, Envelope
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 5.0
+CLOUD_EVENT = "application/cloudevents+json"
+KNOWN_FIELDS = frozenset(
+    {"specversion", "id", "source", "type", "topic", "data", "data_base64", "datacontenttype", "traceparent", "time"}
+    | {"pubsubname", "traceid", "tracestate", "expiration", "subject", "dataschema"}
+)
+
+
+def cloud_event(message: Envelope) -> dict[str, Any]:
+    """`message` as the CloudEvent that the sidecar passes on unchanged."""
+    event: dict[str, Any] = {
+        **message.extensions,
+        "specversion": "1.0",
+        "id": message.id,
+        "source": message.source,
+        "type": message.type,
+        "datacontenttype": "application/json",
+        "data": message.data,
+    }
+    if message.trace_parent:
+        event["traceparent"] = message.trace_parent
+    return event
+
+
+def envelope(event: Mapping[str, Any], topic: str) -> Envelope:
+    """The message inside a CloudEvent as the sidecar delivers it. Raises: Invalid."""
+    if not isinstance(event.get("id"), str) or not event["id"]:
+        raise Invalid("message_id", f"a message on topic {topic!r} has no id; send a CloudEvent")
+    return Envelope(
+        id=event["id"],
+        source=str(event.get("source", "")),
+        topic=str(event.get("topic") or topic),
+        data=event.get("data"),
+        type=str(event.get("type", "")),
+        trace_parent=str(event.get("traceparent") or event.get("traceid") or ""),
+        extensions={k: v for k, v in event.items() if k not in KNOWN_FIELDS and isinstance(v, str)},
+    )
+
+
+class DaprBus:
+    """The `Bus` behind component `name` of the sidecar."""
+
+    def __init__(self, channel: SidecarChannel, name: str, *, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self.name = name
+        self._channel = channel
+        self._timeout_s = call_timeout_s
+        self._handlers: dict[str, tuple[BusHandler, str | None]] = {}
+
+    @property
+    def subscriptions(self) -> Mapping[str, str | None]:
+        return {topic: dead_letter for topic, (_, dead_letter) in self._handlers.items()}
+
+    async def publish(self, message: Envelope) -> None:
+        request = PublishEventRequest(
+            pubsub_name=self.name,
+            topic=message.topic,
+            data=orjson.dumps(cloud_event(message)),
+            data_content_type=CLOUD_EVENT,
+        )
+        try:
+            await self._channel.stub.PublishEvent(request, timeout=self._timeout_s, metadata=self._channel.metadata)
+        except AioRpcError as error:
+            raise translated(error, "pub/sub", self.name) from error
+
+    def subscribe(self, topic: str, handler: BusHandler, *, dead_letter: str | None = None) -> None:
+        if topic in self._handlers:
+            raise Invalid("topic_taken", f"topic {topic!r} of bus {self.name!r} has a handler already; give it one")
+        self._handlers[topic] = (handler, dead_letter)
+
+    async def deliver(self, envelope: Envelope) -> Delivery:
+        declared = self._handlers.get(envelope.topic)
+        if declared is None:
+            raise NotFound(
+                "topic_unknown",
+                f"topic {envelope.topic!r} of bus {self.name!r} has no handler; declared: {sorted(self._handlers)}",
+            )
+        try:
+            return await declared[0](envelope)
+        except Exception:  # a handler may raise anything; the door's contract turns it into RETRY
+            log.exception("handler of topic %s failed; the message is delivered again", envelope.topic)
+            return Delivery.RETRY

