@@ -1,0 +1,1 @@
+"""The command `perdure`: one module for each group of commands."""

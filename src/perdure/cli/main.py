@@ -1,0 +1,30 @@
+"""Puts the groups of commands together."""
+
+from __future__ import annotations
+
+import typer
+
+from perdure.cli import dev, serve
+
+
+def build() -> typer.Typer:
+    """The whole command."""
+    app = typer.Typer(
+        name="perdure",
+        help="Durable agents beside a Dapr sidecar.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(dev.commands(), name="dev", help="The local platform: Dapr, Valkey and the services of dapr.yaml.")
+    app.command("serve")(serve.serve)
+    return app
+
+
+def main() -> None:
+    """Entry point of the `perdure` script."""
+    build()()
+
+
+if __name__ == "__main__":
+    main()
