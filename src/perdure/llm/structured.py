@@ -1,0 +1,86 @@
+"""Answers of a given shape: the schema for the model, and the check of what it said."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from perdure.errors import Invalid
+from perdure.types import JsonObject
+
+T = TypeVar("T")
+
+_FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_WRAPPED = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """The answer does not have the shape; `text` tells the model what to correct."""
+
+    text: str
+
+
+class AnswerShape(Generic[T]):
+    """The shape of a pydantic model, dataclass, TypedDict or any other type pydantic knows.
+
+    A type whose JSON is no object is asked for as `{"value": …}`, because providers want an object.
+
+    Raises: Invalid (code `answer_type_wrong`) for a type that has no JSON schema.
+    """
+
+    def __init__(self, type_: type[T]) -> None:
+        self.name: str = getattr(type_, "__name__", "answer")
+        try:
+            self._adapter: TypeAdapter[T] = TypeAdapter(type_)
+            schema = self._adapter.json_schema()
+        except PydanticUserError as error:
+            raise Invalid("answer_type_wrong", f"answer type {type_!r} has no JSON schema: {error}") from error
+        self._wrapped = not _is_object(schema)
+        self.schema: JsonObject = _wrap(schema) if self._wrapped else schema
+
+    def parse(self, text: str) -> T | Misfit:
+        """The value in an answer, with or without a Markdown fence around it."""
+        fenced = _FENCE.match(text)
+        try:
+            if not self._wrapped:
+                return self._adapter.validate_json(fenced[1] if fenced else text)
+            return self._adapter.validate_python(json.loads(fenced[1] if fenced else text)[_WRAPPED])
+        except ValidationError as error:
+            return self._misfit("; ".join(_described(each) for each in error.errors(include_url=False)[:8]))
+        except (ValueError, KeyError, TypeError) as error:
+            return self._misfit(f"it must be a JSON object with the key {_WRAPPED!r} ({error})")
+
+    def _misfit(self, what: str) -> Misfit:
+        schema = json.dumps(self.schema, separators=(",", ":"))
+        return Misfit(f"Your answer does not fit: {what}. Answer again with JSON only, following this schema: {schema}")
+
+
+def _is_object(schema: JsonObject) -> bool:
+    reference = schema.get("$ref")
+    definitions = schema.get("$defs")
+    if isinstance(reference, str) and isinstance(definitions, dict):
+        target = definitions.get(reference.rsplit("/", 1)[-1])
+        return isinstance(target, dict) and target.get("type") == "object"
+    return schema.get("type") == "object"
+
+
+def _wrap(schema: JsonObject) -> JsonObject:
+    definitions = schema.pop("$defs", None)
+    whole: JsonObject = {
+        "type": "object",
+        "properties": {_WRAPPED: schema},
+        "required": [_WRAPPED],
+        "additionalProperties": False,
+    }
+    return {**whole, "$defs": definitions} if definitions else whole
+
+
+def _described(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
