@@ -25,7 +25,8 @@ class ModelPolicy:
         by = "by the current context" if self.allow_outside else "by the setting PERDURE_LLM__ALLOW_OUTSIDE=false"
         raise Refused(
             "model_calls_forbidden",
-            f"a call to model {model!r} would leave the process, which is forbidden {by}; use a scripted: or function model",
+            f"a call to model {model!r} would leave the process, which is forbidden {by}; "
+            "use a scripted: or a function model",
             model=model,
         )
 

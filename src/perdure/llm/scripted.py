@@ -62,7 +62,7 @@ class ScriptedModel:
         if position >= len(self._replies):
             raise Failed(
                 "model_script_over",
-                f"the scripted model has {len(self._replies)} replies for a turn and was asked for reply {position + 1}",
+                f"the scripted model has {len(self._replies)} replies for a turn, reply {position + 1} was asked for",
                 replies=len(self._replies),
             )
         reply = self._prepared(self._replies[position], request)
