@@ -115,7 +115,7 @@ def service(replica: Replica, env: dict[str, str]) -> Command:
     return Command(replica.name, replica.entry.command, folder, probe, {**replica.environment(), **env}, grace_s=15.0)
 
 
-def dapr_run(runtime: DaprRuntime, run_file: Path, folder: Path, probe: Probe, env: dict[str, str]) -> Command:
+def dapr_run(runtime: DaprRuntime, run_file: Path, folder: Path, probe: Probe) -> Command:
     """Dapr's own multi-app run. It restarts nothing; SIGTERM makes it take its processes along."""
     if runtime.root is None:
         raise Failed(
@@ -123,8 +123,10 @@ def dapr_run(runtime: DaprRuntime, run_file: Path, folder: Path, probe: Probe, e
             f"`dapr run` finds a sidecar only in a folder `.dapr/bin`, not in {runtime.daprd.parent}; "
             "run `perdure dev runtime --own` and try again",
         )
-    argv = (str(runtime.cli), "run", "--run-file", str(run_file), "--runtime-path", str(runtime.root))
-    return Command("dapr-run", argv, folder, probe, {**DAPR_ENVIRONMENT, **env}, 15.0, signal.SIGTERM)
+    argv = (str(runtime.cli), "run", "--run-file", str(run_file))
+    # Not `--runtime-path`: with a run file the CLI 1.16 reads it for its check but not for starting sidecars.
+    own = {**DAPR_ENVIRONMENT, "DAPR_RUNTIME_PATH": str(runtime.root)}
+    return Command("dapr-run", argv, folder, probe, own, 15.0, signal.SIGTERM)
 
 
 def _optional_flags(entry: AppEntry) -> list[str]:

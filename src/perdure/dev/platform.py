@@ -176,7 +176,7 @@ class Platform:
         if self._with_dapr_cli:
             probe = AllProbes(tuple(HttpProbe(replica.port, "/readyz") for replica in replicas))
             path = self._run_file.path
-            return [commands.dapr_run(runtime, path, path.parent, probe, self._env)]
+            return [commands.dapr_run(runtime, path, path.parent, probe)]
         found: list[commands.Command] = []
         for replica in replicas:
             resources, config = self._rendered(replica, names)
