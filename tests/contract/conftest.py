@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from perdure.sidecar.dapr.channel import DaprAddress
 
 COMPONENTS = {
@@ -66,21 +67,23 @@ class Platform:
         p = self.ports
         self._spawn(
             "valkey",
-            [str(get_binary_path()), "--port", str(p["valkey"]), "--bind", "127.0.0.1", "--save", ""]
-            + ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)],
+            get_binary_path(),
+            f"--port {p['valkey']} --bind 127.0.0.1 --save '' --appendonly yes --appendfsync always "
+            f"--dir {self.folder}",
         )
-        common = ["--listen-address", "127.0.0.1", "--enable-metrics=false", "--healthz-listen-address", "127.0.0.1"]
+        common = "--listen-address 127.0.0.1 --enable-metrics=false --healthz-listen-address 127.0.0.1"
         self._spawn(
             "placement",
-            [str(self.binaries / "placement"), "--port", str(p["placement"]), "--healthz-port", str(p["h1"])]
-            + [*common, "--initial-cluster", f"dapr-placement-0=127.0.0.1:{free_port()}"],
+            self.binaries / "placement",
+            f"--port {p['placement']} --healthz-port {p['h1']} {common} "
+            f"--initial-cluster dapr-placement-0=127.0.0.1:{p['h3']}",
         )
         self._spawn(
             "scheduler",
-            [str(self.binaries / "scheduler"), "--port", str(p["scheduler"]), "--healthz-port", str(p["h2"]), *common]
-            + ["--id", "s0", "--etcd-client-port", str(p["etcd_client"]), "--etcd-data-dir", str(self.folder / "etcd")]
-            + ["--etcd-initial-cluster", f"s0=http://127.0.0.1:{p['etcd_peer']}"]
-            + ["--override-broadcast-host-port", f"localhost:{p['scheduler']}"],
+            self.binaries / "scheduler",
+            f"--port {p['scheduler']} --healthz-port {p['h2']} {common} --id s0 --etcd-data-dir {self.folder}/etcd "
+            f"--etcd-client-port {p['etcd_client']} --etcd-initial-cluster s0=http://127.0.0.1:{p['etcd_peer']} "
+            f"--override-broadcast-host-port localhost:{p['scheduler']}",
         )
         self.start_sidecar()
 
@@ -88,14 +91,13 @@ class Platform:
         p = self.ports
         self._spawn(
             "daprd",
-            [str(self.binaries / "daprd"), "--app-id", "contract", "--dapr-grpc-port", str(p["grpc"])]
-            + ["--dapr-http-port", str(p["http"]), "--dapr-internal-grpc-port", str(p["internal"])]
-            + ["--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false", "--log-level", "warn"]
-            + ["--placement-host-address", f"127.0.0.1:{p['placement']}"]
-            + ["--scheduler-host-address", f"127.0.0.1:{p['scheduler']}"]
-            + ["--resources-path", str(self.folder / "components")],
+            self.binaries / "daprd",
+            f"--app-id contract --dapr-grpc-port {p['grpc']} --dapr-http-port {p['http']} --log-level warn "
+            f"--dapr-internal-grpc-port {p['internal']} --dapr-listen-addresses 127.0.0.1 --enable-metrics=false "
+            f"--placement-host-address 127.0.0.1:{p['placement']} --resources-path {self.folder}/components "
+            f"--scheduler-host-address 127.0.0.1:{p['scheduler']}",
         )
-        self._await(f"http://127.0.0.1:{p['http']}/v1.0/healthz/outbound")
+        self._await_sidecar()
 
     def kill_sidecar(self) -> None:
         self._end("daprd", signal.SIGKILL)
@@ -111,11 +113,16 @@ class Platform:
         text += f"spec:\n  type: {kind}\n  version: v1\n  metadata:" + ("\n" + "\n".join(lines) if lines else " []")
         (self.folder / "components" / f"{name}.yaml").write_text(text + "\n")
 
-    def _spawn(self, name: str, command: list[str]) -> None:
+    def _spawn(self, name: str, binary: Path | str, arguments: str) -> None:
         env = {**os.environ, "DAPR_HOST_IP": "127.0.0.1", "CONTRACT_SECRET": "swordfish"}
         with (self.folder / f"{name}.log").open("ab") as output:
             self._running[name] = subprocess.Popen(
-                command, stdout=output, stderr=output, env=env, cwd=self.folder, start_new_session=True
+                [str(binary), *shlex.split(arguments)],
+                stdout=output,
+                stderr=output,
+                env=env,
+                cwd=self.folder,
+                start_new_session=True,
             )
 
     def _end(self, name: str, number: signal.Signals) -> None:
@@ -123,16 +130,21 @@ class Platform:
         process.send_signal(number)
         process.wait(10)
 
-    def _await(self, url: str) -> None:
+    def _await_sidecar(self) -> None:
         end = time.monotonic() + 30
         while time.monotonic() < end:
             if self._running["daprd"].poll() is not None:
                 break
+            probe = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=1)
             try:
-                with urllib.request.urlopen(url, timeout=1):
+                probe.request("GET", "/v1.0/healthz/outbound")
+                if probe.getresponse().status == 204:
                     return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+            except OSError:
+                pass
+            finally:
+                probe.close()
+            time.sleep(0.05)
         raise RuntimeError((self.folder / "daprd.log").read_text()[-3000:])
 
 

@@ -92,10 +92,23 @@ class DaprRawStore:
 
     async def put(self, key: str, value: bytes, etag: str | None) -> None:
         if etag is None:
-            await self._save(StateItem(key=key, value=value, options=LAST_WRITE))
+            await self._overwrite(key, value)
             return
         await self._refuse_absent(key, etag)
         await self._save(StateItem(key=key, value=value, etag=Etag(value=etag), options=FIRST_WRITE))
+
+    async def _overwrite(self, key: str, value: bytes) -> None:
+        """`state.redis` refuses an unconditional write of a key that was ever written first-write.
+
+        So a key that is overwritten often is best never created, only put: one call instead of three.
+        """
+        try:
+            await self._save(StateItem(key=key, value=value, options=LAST_WRITE))
+        except Unsure:
+            found = await self.get(key)
+            if found is None or found.value == value:
+                raise
+            await self._save(StateItem(key=key, value=value, etag=Etag(value=found.etag), options=FIRST_WRITE))
 
     async def delete(self, key: str, etag: str | None) -> None:
         request = DeleteStateRequest(store_name=self.name, key=key, options=LAST_WRITE)

@@ -9,7 +9,7 @@ from grpc.aio import AioRpcError
 
 from perdure.errors import Invalid, NotFound, PerdureError, Refused, SidecarUnavailable, Unauthenticated
 
-MISSING = re.compile(r"not (?:configured|found)|is not registered", re.IGNORECASE)
+MISSING = re.compile(r"not (?:configured|found)|failed finding .*(?:store|component)", re.IGNORECASE)
 
 
 def details(error: AioRpcError) -> str:
