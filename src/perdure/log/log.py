@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from perdure.clock import Clock, Ids, rfc3339
-from perdure.errors import Broken, Conflict, NotFound
+from perdure.errors import Broken, Conflict, NotFound, Transient
 from perdure.log.blobs import Blobs
 from perdure.log.commit import BlobRef, Commit, decode, decode_events, encode, encode_events
 from perdure.log.erasure import Erasure
@@ -117,6 +117,7 @@ class Log:
             if self._pending is not None:
                 await self._settle()
                 raise self._moved()
+            await self._delete_orphans()
             attempt = await self._attempt(events, epoch, driver)
             # Set before the write and cleared after it, so that whatever interrupts it, a cancelled caller
             # too, leaves an attempt to be settled.
@@ -156,6 +157,9 @@ class Log:
                 raise
             for commit, data in read:
                 self._move_to(commit, data)
+            with suppress(Transient):
+                # What was read must reach the caller; what is left to delete is deleted by the next call.
+                await self._delete_orphans()
             return tuple(commit for commit, _ in read)
 
     async def history(self, start: int = 1, stop: int | None = None) -> AsyncIterator[Commit]:
@@ -268,6 +272,7 @@ class Log:
 
     async def _settle(self) -> None:
         """Return when the number of a pending attempt is occupied, by whomever; reading on tells by whom."""
+        await self._delete_orphans()
         if self._pending is None:
             return
         with suppress(Conflict):
@@ -288,6 +293,7 @@ class Log:
         self._contested = [attempt for attempt in self._contested if attempt.n != n]
 
     async def _delete_orphans(self) -> None:
+        """Remove blobs whose commit was never written, so that erasing the subject leaves nothing of them."""
         while self._orphans:
             await self._blobs.delete(self._orphans[-1])
             self._orphans.pop()
