@@ -75,8 +75,7 @@ class Logger:
         everything = {**self._bound, **fields}
         structlog: Any = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
-            logger = structlog.get_logger(**{LogField.LOGGER.value: self._name})
-            getattr(logger, level)(event, **everything)
+            getattr(structlog.get_logger(), level)(event, **{LogField.LOGGER.value: self._name}, **everything)
         else:  # used as a library that nobody told how to log: leave it to `logging`, as libraries do
             raised = everything.pop("exc_info", None)
             shown = {name: value for name, value in everything.items() if name not in CONTENT_FIELDS}
