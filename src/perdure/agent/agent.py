@@ -10,19 +10,10 @@ from typing import Any, cast, get_args
 from perdure.errors import Invalid
 from perdure.llm.spec import ModelSpec
 from perdure.llm.structured import AnswerShape
-from perdure.llm.usage import PriceTable, UsageLimits
+from perdure.llm.usage import PriceTable
 from perdure.tools.tool import Tool
 from perdure.tools.toolbox import Toolbox
-from perdure.turn.agent import OnMessage
-
-MAX_STEPS = 20
-"""Model calls in a turn: more than a careful agent needs, few enough to stop one that goes in circles."""
-
-APPROVAL_S = 86_400.0
-"""A day: whoever must approve may be asleep."""
-
-CONTEXT_MESSAGES = 60
-"""About ten exchanges with two tool calls each."""
+from perdure.turn.rules import OnMessage
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 """Fits an app-id, a topic and a log line."""
@@ -32,14 +23,13 @@ class DurableAgent:
     """An agent whose turns survive the process. Constructing it does no I/O; an `App` serves it.
 
     `model` is `component:NAME`, `openai:NAME`, `scripted:SCRIPT`, a model, a function of the request, or several
-    of these as a fallback chain; None leaves it to the settings. `output_type` is any type pydantic knows: the
-    answer is then JSON of that shape. `on_message` says what a message means that arrives while a turn runs
-    (`queue`, `steer`, `reject`, `interrupt`).
+    of these as a fallback chain. `output_type` is any type pydantic knows: the answer is then JSON of that shape.
+    `on_message` says what a message means that arrives while a turn runs (`queue`, `steer`, `reject`, `interrupt`).
 
-    Limits of one turn: `max_steps` model calls, `max_tokens` in and out together, `max_cost` in the currency of
-    `prices`. `approval_s` is how many seconds a person has to approve a call, `context_messages` how many of the
-    newest messages the model is shown, in whole exchanges. With `wait_for_model` a turn waits for a model that
-    stays unavailable instead of failing.
+    What is None is left to the settings. Limits of one turn: `max_steps` model calls, `max_tokens` in and out
+    together, `max_cost` in the currency of `prices`. `approval_s` is how many seconds a person has to approve a
+    call, `context_messages` how many of the newest messages the model is shown, in whole exchanges. With
+    `wait_for_model` a turn waits for a model that stays unavailable instead of failing.
 
     The parameters from `state_store_name` on describe the service around the agent: names of components and keys,
     the port, how failed work is repeated, how changes of its state are announced. Each is readable under its name.
@@ -58,13 +48,13 @@ class DurableAgent:
         tools: Iterable[Tool[Any, Any] | Callable[..., Any]] = (),
         output_type: Any = None,
         on_message: OnMessage = "queue",
-        max_steps: int = MAX_STEPS,
+        max_steps: int | None = None,
         max_tokens: int | None = None,
         max_cost: Decimal | float | None = None,
         prices: PriceTable | None = None,
         temperature: float | None = None,
-        approval_s: float = APPROVAL_S,
-        context_messages: int = CONTEXT_MESSAGES,
+        approval_s: float | None = None,
+        context_messages: int | None = None,
         wait_for_model: bool = False,
         description: str = "",
         state_store_name: str | None = None,
@@ -94,8 +84,8 @@ class DurableAgent:
         self.on_message = self._policy(on_message)
         self.max_steps = self._at_least("max_steps", max_steps, 1)
         self.max_tokens = self._at_least("max_tokens", max_tokens, 1)
-        self.max_cost = self._cost(max_cost, prices)
-        self.prices = prices or PriceTable()
+        self.max_cost = None if max_cost is None else Decimal(str(self._above("max_cost", max_cost)))
+        self.prices = prices
         self.temperature = temperature
         self.approval_s = self._above("approval_s", approval_s)
         self.context_messages = self._at_least("context_messages", context_messages, 1)
@@ -120,11 +110,6 @@ class DurableAgent:
         """What the model may call, in the order given."""
         return tuple(self.toolbox.values())
 
-    @property
-    def limits(self) -> UsageLimits:
-        """What one turn may use."""
-        return UsageLimits(total_tokens=self.max_tokens, cost=self.max_cost)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
@@ -141,15 +126,8 @@ class DurableAgent:
 
     def _above(self, option: str, given: Any) -> Any:
         if given is not None and not given > 0:
-            raise self._wrong(option, "above 0 seconds", given)
+            raise self._wrong(option, "above 0", given)
         return given
-
-    def _cost(self, given: Decimal | float | None, prices: PriceTable | None) -> Decimal | None:
-        if given is None:
-            return None
-        if prices is None:
-            raise self._wrong("max_cost", "given together with `prices`, else nothing has a cost", given)
-        return Decimal(str(self._above("max_cost", given)))
 
     def _port(self, given: int | None) -> int | None:
         if given is not None and not 0 < given < 65_536:

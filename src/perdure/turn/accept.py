@@ -10,7 +10,7 @@ from perdure.clock import Ids
 from perdure.errors import Busy, Conflict, Invalid
 from perdure.run.event import Accepted, CancelAsked, Event, Steered
 from perdure.run.plan import View
-from perdure.turn.agent import OnMessage
+from perdure.turn.rules import OnMessage
 from perdure.turn.state import SessionState
 
 MAX_QUEUED = 64

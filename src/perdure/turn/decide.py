@@ -15,8 +15,8 @@ from perdure.run.event import Closed, Event, Settled
 from perdure.run.kind import Act, Action, Done, Verdict
 from perdure.tools.arguments import ParsedCall, ToolProblem
 from perdure.tools.tool import Tool
-from perdure.turn.agent import TurnAgent
 from perdure.turn.events import AnswerMisfit, CallInvalid
+from perdure.turn.rules import TurnRules
 from perdure.turn.state import Call, SessionState, Turn, total, usage_json
 from perdure.types import JsonObject
 
@@ -41,7 +41,7 @@ class ToolAction(Action):
     parsed: ParsedCall
 
 
-def decide(agent: TurnAgent, state: SessionState, control: Control) -> Verdict:
+def decide(rules: TurnRules, state: SessionState, control: Control) -> Verdict:
     """What the turn in progress needs: a decision recorded, tools, the model, or nothing."""
     turn = state.turn
     if turn is None:
@@ -50,14 +50,14 @@ def decide(agent: TurnAgent, state: SessionState, control: Control) -> Verdict:
     if info is not None and info.cancel is not None:
         return _close(turn, "cancelled", {"error": {"code": "cancelled", "message": info.cancel or "cancelled"}})
     if turn.trouble is not None:
-        return _ending(agent, state, control, turn)
-    over = _limit(agent, turn)
+        return _ending(rules, state, control, turn)
+    over = _limit(rules, turn)
     if over is not None and (turn.due or turn.calls):
-        return _over(agent, state, control, turn, over)
+        return _over(rules, state, control, turn, over)
     if turn.calls:
-        return _calling(agent, state, control, turn, _waiting(turn))
+        return _calling(rules, state, control, turn, _waiting(turn))
     if turn.answer is not None:
-        return _answered(agent, turn, turn.answer)
+        return _answered(rules, turn, turn.answer)
     return Act(actions=(_asking(state, turn),))
 
 
@@ -70,41 +70,41 @@ def _failing(turn: Turn, code: str, message: str) -> Act:
     return _close(turn, "failed", {"error": {"code": code, "message": message}})
 
 
-def _ending(agent: TurnAgent, state: SessionState, control: Control, turn: Turn) -> Act:
+def _ending(rules: TurnRules, state: SessionState, control: Control, turn: Turn) -> Act:
     """A turn that cannot go on starts nothing more, but lets effects that may have begun come to their end."""
     begun = tuple(call for call in _waiting(turn) if call.key in control.effects)
     if begun:
-        return _calling(agent, state, control, turn, begun)
+        return _calling(rules, state, control, turn, begun)
     trouble = turn.trouble
     return _failing(turn, trouble.code if trouble else "internal", trouble.message if trouble else "")
 
 
-def _limit(agent: TurnAgent, turn: Turn) -> tuple[str, str] | None:
-    if turn.steps >= agent.max_steps:
-        return "step_limit", f"the turn has used its {agent.max_steps} model calls without coming to an answer"
-    reached = agent.limits.reached(total(turn.used), agent.prices.cost(turn.used))
+def _limit(rules: TurnRules, turn: Turn) -> tuple[str, str] | None:
+    if turn.steps >= rules.max_steps:
+        return "step_limit", f"the turn has used its {rules.max_steps} model calls without coming to an answer"
+    reached = rules.limits.reached(total(turn.used), rules.prices.cost(turn.used))
     if reached is not None and turn.steps:
         return "cost_limit", f"the turn has reached its limit: {reached}"
     return None
 
 
-def _over(agent: TurnAgent, state: SessionState, control: Control, turn: Turn, over: tuple[str, str]) -> Act:
+def _over(rules: TurnRules, state: SessionState, control: Control, turn: Turn, over: tuple[str, str]) -> Act:
     """No model will see the results, so no further call is begun."""
     begun = tuple(call for call in _waiting(turn) if call.key in control.effects)
-    return _calling(agent, state, control, turn, begun) if begun else _failing(turn, *over)
+    return _calling(rules, state, control, turn, begun) if begun else _failing(turn, *over)
 
 
 def _waiting(turn: Turn) -> tuple[Call, ...]:
     return tuple(call for call in turn.calls if call.result is None)
 
 
-def _calling(agent: TurnAgent, state: SessionState, control: Control, turn: Turn, calls: Sequence[Call]) -> Act:
-    parsed = [(call, agent.toolbox.validate(call.name, call.arguments)) for call in calls]
+def _calling(rules: TurnRules, state: SessionState, control: Control, turn: Turn, calls: Sequence[Call]) -> Act:
+    parsed = [(call, rules.toolbox.validate(call.name, call.arguments)) for call in calls]
     refused = tuple(_refused(call, said, control) for call, said in parsed if isinstance(said, ToolProblem))
     if refused:
         return Act(record=refused)
     return Act(
-        actions=tuple(_action(agent, state, turn, call, said) for call, said in parsed if isinstance(said, ParsedCall))
+        actions=tuple(_action(rules, state, turn, call, said) for call, said in parsed if isinstance(said, ParsedCall))
     )
 
 
@@ -117,8 +117,8 @@ def _refused(call: Call, problem: ToolProblem, control: Control) -> Event:
     )
 
 
-def _action(agent: TurnAgent, state: SessionState, turn: Turn, call: Call, parsed: ParsedCall) -> ToolAction:
-    made = agent.toolbox[call.name]
+def _action(rules: TurnRules, state: SessionState, turn: Turn, call: Call, parsed: ParsedCall) -> ToolAction:
+    made = rules.toolbox[call.name]
     again = any((each.name, each.digest) == (call.name, parsed.digest) for each in state.uncertain)
     asks = again or _needs_approval(made, parsed)
     return ToolAction(
@@ -129,7 +129,7 @@ def _action(agent: TurnAgent, state: SessionState, turn: Turn, call: Call, parse
         doubt=Doubt.ASK if again and made.doubt is Doubt.TELL else made.doubt,
         digest=parsed.digest,
         arguments=json.dumps(parsed.arguments, ensure_ascii=False, separators=(",", ":")),
-        approval_s=agent.approval_s if asks else None,
+        approval_s=rules.approval_s if asks else None,
         reconcilable=made.reconcile is not None,
         session=state.session,
         call_id=call.id,
@@ -144,8 +144,8 @@ def _needs_approval(made: Tool[Any, Any], parsed: ParsedCall) -> bool:
         return True
 
 
-def _answered(agent: TurnAgent, turn: Turn, answer: str) -> Act:
-    shape = agent.shape
+def _answered(rules: TurnRules, turn: Turn, answer: str) -> Act:
+    shape = rules.shape
     checked = shape.parse(answer) if shape is not None else None
     if isinstance(checked, Misfit):
         return Act(record=(AnswerMisfit(turn.run, checked.text),))

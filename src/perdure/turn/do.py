@@ -21,9 +21,9 @@ from perdure.sidecar.ports import ChatReply
 from perdure.tools.context import ToolContext
 from perdure.tools.failure import EndTurn, ToolTimedOut
 from perdure.tools.reconciled import ReconciledAs
-from perdure.turn.agent import TurnAgent
 from perdure.turn.decide import ModelAction, ToolAction
 from perdure.turn.events import ModelReplied, TurnFailed
+from perdure.turn.rules import TurnRules
 
 log = get_logger(__name__)
 
@@ -34,7 +34,7 @@ TIME_LIMIT = "time limit"
 class Effects:
     """Does the actions of one agent's turns."""
 
-    agent: TurnAgent
+    rules: TurnRules
     model: Model
     clock: Clock
     tracer: Tracer
@@ -43,7 +43,7 @@ class Effects:
     async def do(self, action: Action, doing: Doing) -> Sequence[Event]:
         """What happened. Raises: Transient when the model stays away and the agent waits for it."""
         session = action.session if isinstance(action, ModelAction | ToolAction) else ""
-        with log_context(agent=self.agent.name, session=session, run=doing.run_id, caller=doing.by):
+        with log_context(agent=self.rules.name, session=session, run=doing.run_id, caller=doing.by):
             if isinstance(action, ModelAction):
                 return await self._ask(action, doing)
             if isinstance(action, ToolAction):
@@ -54,8 +54,8 @@ class Effects:
         """What became of a tool call that was cut: its outcome, False if it did not happen, None if unknown."""
         if not isinstance(action, ToolAction):
             return None
-        with log_context(agent=self.agent.name, session=action.session, run=doing.run_id, caller=doing.by):
-            said = await self.agent.toolbox.reconcile(action.parsed, doing.key)
+        with log_context(agent=self.rules.name, session=action.session, run=doing.run_id, caller=doing.by):
+            said = await self.rules.toolbox.reconcile(action.parsed, doing.key)
         if said.state is ReconciledAs.DONE and said.result is not None:
             return Settled(action.key, said.result.text, not said.result.is_error)
         return False if said.state is ReconciledAs.NOT_DONE else None
@@ -71,7 +71,7 @@ class Effects:
                 _describe_reply(span, reply)
         except Transient as error:
             self._count_model("failed", began)
-            if self.agent.wait_for_model:
+            if self.rules.wait_for_model:
                 raise
             return [self._model_failed(action, error)]
         except PerdureError as error:
@@ -86,11 +86,11 @@ class Effects:
         ]  # fmt: skip
 
     def _request(self, action: ModelAction) -> ModelRequest:
-        shape = self.agent.shape
+        shape = self.rules.shape
         return ModelRequest(
-            messages=tuple(shown(action.messages, self.agent.context_messages, self.agent.instructions)),
-            tools=self.agent.toolbox.offers,
-            temperature=self.agent.temperature,
+            messages=tuple(shown(action.messages, self.rules.context_messages, self.rules.instructions)),
+            tools=self.rules.toolbox.offers,
+            temperature=self.rules.temperature,
             response_schema=shape.schema if shape is not None else None,
         )
 
@@ -130,7 +130,7 @@ class Effects:
     async def _outcome(self, action: ToolAction, doing: Doing) -> tuple[Sequence[Event], str]:
         """Events about the call, and the outcome in a word."""
         try:
-            result = await self.agent.toolbox.call(action.parsed, self._context(action, doing))
+            result = await self.rules.toolbox.call(action.parsed, self._context(action, doing))
         except EndTurn as end:
             ended = TurnFailed(action.run, end.code, end.message)
             return [Settled(action.key, end.message, ok=False), ended], "ended_turn"
@@ -141,7 +141,7 @@ class Effects:
         return [Settled(action.key, result.text, not result.is_error)], "failed" if result.is_error else "ok"
 
     def _context(self, action: ToolAction, doing: Doing) -> ToolContext:
-        limit = self.agent.toolbox[action.name].timeout_s
+        limit = self.rules.toolbox[action.name].timeout_s
         return ToolContext(
             key=doing.key,
             attempt=doing.attempt,
@@ -157,7 +157,7 @@ class Effects:
             return {}
         return {
             str(Attribute.OPERATION): operation,
-            str(Attribute.AGENT_NAME): self.agent.name,
+            str(Attribute.AGENT_NAME): self.rules.name,
             str(Attribute.CONVERSATION_ID): action.session,
             str(Attribute.RUN): doing.run_id,
             str(Attribute.ATTEMPT): doing.attempt,

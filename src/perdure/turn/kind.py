@@ -15,12 +15,12 @@ from perdure.observability.tracing import Tracer
 from perdure.run.control import Control, Position
 from perdure.run.event import Event, EventCodec, Settled
 from perdure.run.kind import Action, Doing, Verdict
-from perdure.turn.agent import TurnAgent
 from perdure.turn.decide import decide
 from perdure.turn.describe import describe
 from perdure.turn.do import Effects
 from perdure.turn.events import OWN
 from perdure.turn.fold import FOLD_VERSION, fold
+from perdure.turn.rules import TurnAgent, TurnDefaults, TurnRules
 from perdure.turn.state import SessionState
 from perdure.types import JsonObject
 
@@ -36,23 +36,24 @@ class TurnKind:
         model: Model,
         *,
         clock: Clock,
+        defaults: TurnDefaults | None = None,
         tracer: Tracer | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.agent = agent
+        self.rules = TurnRules.of(agent, defaults)
         self.name = f"{FAMILY}/{agent.name}"
-        self.version = f"{FOLD_VERSION}.{agent.context_messages}"
+        self.version = f"{FOLD_VERSION}.{self.rules.context_messages}"
         self.codec = codec()
-        self._effects = Effects(agent, model, clock, tracer or Tracer(), metrics)
+        self._effects = Effects(self.rules, model, clock, tracer or Tracer(), metrics)
 
     def initial(self) -> SessionState:
         return SessionState()
 
     def fold(self, state: SessionState, event: Event, at: Position) -> SessionState:
-        return fold(state, event, at, limit=self.agent.context_messages)
+        return fold(state, event, at, limit=self.rules.context_messages)
 
     def decide(self, state: SessionState, control: Control) -> Verdict:
-        return decide(self.agent, state, control)
+        return decide(self.rules, state, control)
 
     async def do(self, action: Action, doing: Doing) -> Sequence[Event]:
         return await self._effects.do(action, doing)
@@ -67,7 +68,7 @@ class TurnKind:
         return _states().validate_json(data)
 
     def describe(self, state: SessionState, control: Control, run: int) -> JsonObject:
-        return describe(state, control, run, self.agent.shape)
+        return describe(state, control, run, self.rules.shape)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""The agent: its declaration, its card, and where agents find each other."""
