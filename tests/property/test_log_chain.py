@@ -208,7 +208,7 @@ def words(name: str, chance: Random) -> list[str]:
     return [f"{name}{index}," * chance.choice((1, 50, 500)) for index in range(chance.randrange(12))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(chance=CHANCES, trouble=st.sampled_from([0.0, 0.05, 0.3]), retires=st.sampled_from([0.0, 0.3]))
 def test_writers_on_a_failing_store_leave_one_gapless_chain_with_every_word_once(
     chance: Random, trouble: float, retires: float
@@ -270,7 +270,7 @@ def test_load_and_history_say_what_was_appended(
     assert [commit.events[0]["word"] for commit in part] == said[start - 1 : stop - 1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(chance=CHANCES, trouble=st.sampled_from([0.0, 0.1, 0.3]))
 def test_erasing_beside_a_writer_leaves_only_marks(chance: Random, trouble: float) -> None:
     """Cut anywhere and done again, beside a writer who does not know, erasing leaves nothing but marks and the head."""
