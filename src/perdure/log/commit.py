@@ -113,6 +113,8 @@ def decode(data: bytes, subject: str) -> Envelope:
 
 def _dumps(value: object) -> bytes:
     try:
-        return orjson.dumps(value)
+        # orjson hands out its work buffer, several times as large as the text (8 KiB for 1): commits are
+        # kept until their segment closes, so they are copied to their size.
+        return bytes(memoryview(orjson.dumps(value)))
     except orjson.JSONEncodeError as error:
         raise Invalid("event_unwritable", f"an event cannot be written as JSON: {error}; correct the event") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import dataclass
 
 import pytest
@@ -43,6 +44,19 @@ async def test_little_is_written_beside_the_events() -> None:
     store = WatchedStore()
     await log_over(store).append([], epoch=1, driver="0" * 32)
     assert store.written < 200
+
+
+async def test_commits_in_memory_are_as_large_as_their_text() -> None:
+    """What is kept until the segment closes holds no spare room, and can be given back."""
+    log = log_over(WatchedStore())
+    await write(log, 1)
+    tracemalloc.start()
+    try:
+        await write(log, 50, size=1000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50 * 2 * 1500
 
 
 async def test_who_lost_the_race_appends_nothing_and_reads_on() -> None:
