@@ -19,6 +19,9 @@ def run(app: str, *, host: str, port: int) -> None:
     """Serve the ASGI application `app` (`module:attribute`, found from the current folder) until SIGTERM or SIGINT."""
     import uvicorn
 
+    from perdure.sidecar.dapr.installed import require_one_piece
+
+    require_one_piece()
     sys.path.insert(0, str(Path.cwd()))
     uvicorn.run(
         app,

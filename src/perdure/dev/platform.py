@@ -137,6 +137,13 @@ class Platform:
         """Start process `name` if it is down; return when it exists, `ready` tells when it serves."""
         await self._child(name).start()
 
+    async def restart(self, name: str, *, timeout_s: float = 60.0) -> None:
+        """Stop process `name`, start it, and return when it is ready again."""
+        child = self._child(name)
+        await child.stop()
+        await child.start()
+        await child.ready(timeout_s)
+
     async def ready(self, *names: str, timeout_s: float = 60.0) -> None:
         """Return when the named processes (all without names) are ready. Raises: Failed (`not_ready`)."""
         chosen = [self._child(name) for name in names or self._children]

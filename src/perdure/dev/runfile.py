@@ -86,7 +86,8 @@ def read_run_file(path: Path) -> RunFile:
     try:
         return _checked(path.resolve(), document)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one; the unknown name is what the person wrote.
+        first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
         where = ".".join(str(part) for part in first["loc"])
         raise Invalid(
             "run_file_invalid",
