@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import NewType, TypeAlias
 
-Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+from pydantic import JsonValue
+
+Json: TypeAlias = JsonValue
 """A value that JSON can hold, and nothing else."""
 
-JsonObject: TypeAlias = dict[str, Json]
+JsonObject: TypeAlias = dict[str, JsonValue]
 
 SubjectId = NewType("SubjectId", str)
 """What a log belongs to: base32 of a hash, 26 characters of `a-z2-7`."""

@@ -17,6 +17,7 @@ from perdure.run.event import (
     Doubted,
     Event,
     Hosted,
+    NotHappened,
     PauseAsked,
     Released,
     Reserved,
@@ -139,11 +140,14 @@ def fold_control(control: Control, event: Event, at: Position) -> Control:
 
 def _accepted(c: Control, e: Accepted, at: Position) -> Control:
     info = RunInfo(n=at.n, at=at.at, key=e.key, by=e.by, trace=e.trace)
-    keys = c.keys
-    if e.key:
-        kept = list(keys.items())[-(KEYS_KEPT - 1) :]
-        keys = {**dict(kept), e.key: KeyUse(at.n, e.digest)}
-    return replace(c, open={**c.open, at.n: info}, keys=keys)
+    return replace(c, open={**c.open, at.n: info}, keys=_used(c, e.key, at.n, e.digest))
+
+
+def _used(c: Control, key: str, run: int, digest: str) -> Mapping[str, KeyUse]:
+    if not key:
+        return c.keys
+    kept = list(c.keys.items())[-(KEYS_KEPT - 1) :]
+    return {**dict(kept), key: KeyUse(run, digest)}
 
 
 def _closed(c: Control, e: Closed, at: Position) -> Control:
@@ -235,6 +239,10 @@ def _unreconciled(c: Control, e: Unreconciled, at: Position) -> Control:
     return replace(c, effects={**c.effects, e.key: replace(entry, unreconciled=True)}, claims=0)
 
 
+def _not_happened(c: Control, e: NotHappened, at: Position) -> Control:
+    return replace(c, effects={k: v for k, v in c.effects.items() if k != e.key}, claims=0)
+
+
 def _asked(c: Control, e: ApprovalAsked, at: Position) -> Control:
     approval = Approval(e.call, e.run, e.name, e.digest, e.arguments, e.until, e.why)
     return replace(c, approvals={**c.approvals, e.call: approval}, claims=0)
@@ -271,8 +279,12 @@ def _flag(c: Control, run: int, *, paused: bool) -> Control:
     return replace(c, open={**c.open, run: replace(info, paused=paused)}, waiting=None)
 
 
-def _heard(c: Control, e: Signalled | Steered, at: Position) -> Control:
+def _heard(c: Control, e: Signalled, at: Position) -> Control:
     return replace(c, waiting=None, claims=0)
+
+
+def _steered(c: Control, e: Steered, at: Position) -> Control:
+    return replace(c, waiting=None, claims=0, keys=_used(c, e.key, e.run, e.digest))
 
 
 def _cancel(c: Control, e: CancelAsked, at: Position) -> Control:
@@ -294,6 +306,7 @@ _FOLDERS: dict[type, Callable[[Control, Any, Position], Control]] = {
     Settled: _settled,
     Doubted: _doubted,
     Unreconciled: _unreconciled,
+    NotHappened: _not_happened,
     ApprovalAsked: _asked,
     Approved: _approved,
     Denied: _denied,
@@ -301,5 +314,5 @@ _FOLDERS: dict[type, Callable[[Control, Any, Position], Control]] = {
     ResumeAsked: _resume,
     CancelAsked: _cancel,
     Signalled: _heard,
-    Steered: _heard,
+    Steered: _steered,
 }

@@ -130,6 +130,14 @@ class Unreconciled:
 
 
 @dataclass(frozen=True, slots=True)
+class NotHappened:
+    """The target says that the effect did not happen: it may be reserved again."""
+
+    key: str
+    t: Literal["not_happened"] = "not_happened"
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalAsked:
     """A person must decide about exactly these arguments (`digest`) until that moment."""
 
@@ -205,11 +213,13 @@ class Signalled:
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """A user's word that reaches the model before its next call."""
+    """A user's word that reaches the model before its next call. With `key` and `digest` as in `Accepted`."""
 
     run: int
     text: str
     by: str = ""
+    key: str = ""
+    digest: str = ""
     t: Literal["steered"] = "steered"
 
 
@@ -228,6 +238,7 @@ SHARED: tuple[type, ...] = (
     Settled,
     Doubted,
     Unreconciled,
+    NotHappened,
     ApprovalAsked,
     Approved,
     Denied,

@@ -115,5 +115,5 @@ class Kind(Protocol[S]):
         ...
 
     def describe(self, state: S, control: Control, run: int) -> JsonObject:
-        """The run for people and HTTP, as far as the state knows it."""
+        """The run for people and HTTP. Raises: NotFound when the bounded state has forgotten what it must show."""
         ...

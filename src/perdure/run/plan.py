@@ -81,6 +81,8 @@ class _Draft(Generic[S]):
     at: Position
     expires: Callable[[float], str]
     running: AbstractSet[str]
+    started: AbstractSet[str]
+    patience: str
     events: list[Event] = field(default_factory=list)
 
     def add(self, *events: Event) -> None:
@@ -96,14 +98,17 @@ def plan(
     *,
     at: Position,
     running: AbstractSet[str],
+    started: AbstractSet[str],
     expires: Callable[[float], str],
+    patience: str,
 ) -> Plan:
     """What follows from `facts` for the driver named in `at`.
 
-    `running` are the keys of actions in progress in this driver; `expires(seconds)` gives the RFC 3339
-    moment that many seconds from now.
+    `running` are the keys of actions in progress in this driver, `started` those that it ever started;
+    `expires(seconds)` gives the RFC 3339 moment that many seconds from now; a wait for timers that ends
+    before the moment `patience` is not recorded: the driver naps instead.
     """
-    draft = _Draft(kind, view, at, expires, running)
+    draft = _Draft(kind, view, at, expires, running, started, patience)
     draft.add(*facts)
     stopping = _stopping(draft)
     if stopping is not None:
@@ -164,6 +169,8 @@ def _blocked(draft: _Draft[Any], actions: Sequence[Action]) -> list[Approval]:
 
 def _waiting(draft: _Draft[Any], run: int, on: tuple[str, ...], timers: tuple[tuple[str, str], ...]) -> Plan:
     until = min((moment for _, moment in timers), default="")
+    if until and until <= draft.patience and not on:
+        return Plan(events=tuple(draft.events), timers=timers)
     wait = Waiting(run=run, on=on, until=until, timers=timers)
     if draft.view.control.waiting != wait:
         draft.add(wait)
@@ -195,7 +202,7 @@ def _reserve(draft: _Draft[Any], action: Action, attempt: int, *, after_other: b
 def _again(draft: _Draft[Any], action: Action, entry: Entry) -> Start | None:
     """An effect that was reserved before and is not running here."""
     mine = entry.driver == draft.at.driver and entry.epoch == draft.at.epoch
-    if entry.effect != Effect.ONCE.value:
+    if entry.effect != Effect.ONCE.value or (mine and action.key not in draft.started):
         return _reserve(draft, action, entry.attempt + 1)
     if not entry.doubt:
         draft.add(Doubted(action.key, "the driver was lost before the outcome was recorded"))

@@ -1,0 +1,69 @@
+"""The sweep: once in a while one replica adopts what dead ones left, and re-hosts runs whose host is gone."""
+
+from __future__ import annotations
+
+from perdure.clock import Clock
+from perdure.errors import Transient
+from perdure.observability.logs import get_logger
+from perdure.run.crew import Crew, RunLimits
+from perdure.run.hosting import Hosting
+from perdure.run.presence import Replica
+from perdure.sidecar.ports import HostStatus, Jobs
+from perdure.types import JsonObject, SubjectId
+
+log = get_logger(__name__)
+
+SWEEP = "perdure-sweep"
+
+
+class Adoption:
+    """Handles the job `perdure-sweep`, which reaches one replica of the app at a time."""
+
+    def __init__(self, crew: Crew, jobs: Jobs, *, clock: Clock, limits: RunLimits) -> None:
+        self._crew = crew
+        self._jobs = jobs
+        self._clock = clock
+        self._limits = limits
+
+    def declare(self) -> None:
+        """Say who handles the job; before the service starts."""
+        self._jobs.on(SWEEP, self.sweep)
+
+    async def schedule(self) -> None:
+        """Have the job come. A sidecar without a scheduler is said in the log: adoption then waits for a restart."""
+        try:
+            await self._jobs.schedule(SWEEP, f"@every {self._limits.sweep_every_s}s")
+        except Transient as error:
+            log.warning("sweep_not_scheduled", code=error.code)
+
+    async def sweep(self, data: JsonObject) -> None:
+        """Look at all replicas twice, a stale time apart; adopt what those left that did not move."""
+        first = await self._suspects()
+        if first:
+            await self._clock.sleep(self._limits.stale_s)
+            for gone in await self._suspects():
+                if self._crew.watcher.stale(gone):
+                    await self._adopt(gone)
+        await self._rehost()
+
+    async def _suspects(self) -> list[Replica]:
+        replicas = await self._crew.replicas.all()
+        others = [replica for slot, replica in replicas.items() if slot != self._crew.slot and replica.subjects]
+        for replica in others:
+            self._crew.watcher.stale(replica)
+        return others
+
+    async def _adopt(self, gone: Replica) -> None:
+        """Adopt, which lists the subjects here, before the dead replica's list is retired."""
+        log.warning("replica_gone", slot=gone.slot, subjects=len(gone.subjects))
+        for subject, family in gone.subjects.items():
+            await self._crew.adopt(subject, family, gone.slot, "stale")
+        await self._crew.replicas.retire(gone)
+
+    async def _rehost(self) -> None:
+        for entry in (await self._crew.index.all()).values():
+            subject, family = SubjectId(str(entry["subject"])), str(entry["family"])
+            hosting = Hosting(subject, family, int(str(entry["run"])), int(str(entry["generation"])))
+            status = await self._crew.hosts.status(hosting)
+            if status is not HostStatus.RUNNING:
+                await self._crew.rehost(hosting, fresh=status is not None)

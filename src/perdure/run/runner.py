@@ -1,0 +1,313 @@
+"""The runner: what a service asks for. Accepts runs, drives them, tells what became of them, takes orders for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from perdure.clock import Clock, Ids
+from perdure.errors import Busy, Conflict, NotFound
+from perdure.log.log import Log, LogLimits
+from perdure.log.subject import parse_run_id, run_id, subject_id
+from perdure.observability.logs import get_logger
+from perdure.observability.metrics import Metrics
+from perdure.run import orders
+from perdure.run.adoption import Adoption
+from perdure.run.control import Control, Position, RunInfo
+from perdure.run.crew import Crew, RunLimits
+from perdure.run.event import Accepted, CancelAsked, Event, PauseAsked, ResumeAsked, Signalled, Steered
+from perdure.run.host import host_body
+from perdure.run.kind import Kind
+from perdure.run.plan import View, fold_view
+from perdure.run.subject import Entry, Subject, Subjects
+from perdure.sidecar.ports import Engine, Jobs, StateStore
+from perdure.types import JsonObject, RunId, Slot, SubjectId
+
+log = get_logger(__name__)
+
+__all__ = ["Accept", "Place", "RunLimits", "Runner"]
+
+AcceptDecide = Callable[[View[Any]], Sequence[Event] | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A durable run; `joined` when the same key had begun it before."""
+
+    run_id: RunId
+    joined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and as whom this replica works. `stores`: family of a kind (`turn`) → the store of its logs."""
+
+    app_id: str
+    slot: Slot
+    stores: Mapping[str, StateStore]
+    engine: Engine
+    jobs: Jobs
+    namespace: str = ""
+    partition: str = ""
+    prefix: str = ""
+
+
+class Runner:
+    """One replica's runs. While open it drives what it accepted or adopted; closing releases it in good order."""
+
+    def __init__(
+        self,
+        place: Place,
+        kinds: Mapping[str, Kind[Any]],
+        *,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        limits: RunLimits | None = None,
+        log_limits: LogLimits | None = None,
+    ) -> None:
+        self.limits = limits or RunLimits()
+        self._place = place
+        self._kinds = dict(kinds)
+        self._clock = clock
+        self._ids = ids
+        self._log_limits = log_limits or LogLimits()
+        versions = sorted({f"{key.split('/')[0]}:{kind.version}" for key, kind in self._kinds.items()})
+        self._version = f"control:1 {' '.join(versions)}"
+        self._subjects = Subjects(self.limits.cache_subjects)
+        self._crew = Crew(place.app_id, place.slot, place.stores, place.engine, self.open_subject, self._subjects,
+                          clock=clock, ids=ids, metrics=metrics, limits=self.limits, prefix=place.prefix)  # fmt: skip
+        self._adoption = Adoption(self._crew, place.jobs, clock=clock, limits=self.limits)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Adopt what this slot's former life left, then be ready. Raises: SidecarUnavailable."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._crew)
+            await self._crew.adopt_own()
+            self._adoption.declare()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def hosting(self) -> AsyncIterator[None]:
+        """While open, this replica also executes hosts and sweeps for what dead replicas left."""
+        async with self._place.engine.serve(host_body(self.limits.host_rounds), self._crew.drive_hosted):
+            await self._adoption.schedule()
+            yield
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def kind(self, key: str) -> Kind[Any]:
+        """The registered kind. Raises: NotFound (`kind_unknown`)."""
+        found = self._kinds.get(key)
+        if found is None:
+            raise NotFound("kind_unknown", f"{key!r} is unknown; registered: {', '.join(sorted(self._kinds))}")
+        return found
+
+    def subject(self, kind: str, key: str) -> SubjectId:
+        """The subject of `kind` (registered key) and a session or run key."""
+        return subject_id(self._place.namespace, self._place.partition, kind, key)
+
+    async def accept(self, kind: str, subject: SubjectId, decide: AcceptDecide, *, drive: bool = True) -> Accept:
+        """Begin a run, or join one; durable, and sure to be driven or adopted, when this returns.
+
+        `decide` is pure and asked again after a conflict: events to append (with one `Accepted`), or the number of
+        the run to join; what it raises passes through. Raises: Busy, Transient (repeat with the same key).
+        """
+        self.kind(kind)
+        if drive and self._crew.full:
+            raise Busy("too_many_runs", f"this replica drives {self.limits.max_active_runs} runs; repeat later",
+                       retry_after_s=1)  # fmt: skip
+        opened = await self._open(subject, kind)
+        number = 0
+        joined = False
+
+        def said(view: View[Any]) -> Sequence[Event]:
+            nonlocal number, joined
+            answer = decide(view)
+            joined = isinstance(answer, int)
+            if isinstance(answer, int):
+                number = answer
+                return ()
+            begins = any(isinstance(event, Accepted) for event in answer)
+            number = view.n + 1 if begins else next(event.run for event in answer)
+            return answer
+
+        with self._subjects.pinned(opened):
+            await self._crew.begin(opened, said)
+        return Accept(run_id(subject, number), joined)
+
+    async def view(self, subject: SubjectId) -> View[Any]:
+        """The newest state. Raises: NotFound (`run_unknown`)."""
+        opened = await self._open(subject)
+        with self._subjects.pinned(opened):
+            return await opened.refresh()
+
+    async def describe(self, run: RunId) -> JsonObject:
+        """The run as its kind describes it. Raises: NotFound (`run_unknown`), Invalid (`run_id_malformed`)."""
+        opened, n = await self._run(run)
+        with self._subjects.pinned(opened):
+            return await self._described(opened, n)
+
+    async def wait(self, run: RunId, timeout_s: float, *, stop_on_wait: bool = True) -> JsonObject:
+        """`describe` as soon as the run ended, or waits for somebody (if `stop_on_wait`), or time is up."""
+        opened, n = await self._run(run)
+        with self._subjects.pinned(opened), self._crew.watching(opened):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not self._rests(opened, n, stop_on_wait):
+                        await opened.changed()
+            except TimeoutError:
+                pass  # the caller asked for no more than this; the state as it is now is the answer
+            return await self._described(opened, n)
+
+    def _rests(self, subject: Subject, n: int, stop_on_wait: bool) -> bool:
+        control = subject.control
+        info = control.open.get(n)
+        if info is None:
+            return True
+        waits = control.waiting is not None and bool(control.waiting.on) and control.current is info
+        return stop_on_wait and waits
+
+    async def events(self, run: RunId, after: tuple[int, int] = (0, 0)) -> AsyncIterator[tuple[int, int, Event]]:
+        """The run's events (commit, index, event) after a position: the old ones, then as they come, to its end."""
+        opened, n = await self._run(run)
+        with self._subjects.pinned(opened), self._crew.watching(opened):
+            following = max(n, after[0])
+            while True:
+                change = opened.change()
+                ended = opened.control.open.get(n) is None
+                async for commit in opened.log.history(following):
+                    following = commit.n + 1
+                    for i, event in enumerate(opened.kind.codec.decode(commit.events)):
+                        if (commit.n, i) > after and orders.concerns(event, n, commit.n):
+                            yield commit.n, i, event
+                if ended:
+                    return
+                await opened.changed(change)
+
+    async def runs(self) -> list[JsonObject]:
+        """The open runs of this app that last or are driven here."""
+        return await self._crew.runs()
+
+    # --- orders ---------------------------------------------------------------------------------
+
+    async def pause(self, run: RunId, by: str = "") -> None:
+        """No new action starts until `resume`. Raises: Conflict (`run_closed`)."""
+        await self._order(run, lambda c, r: [] if r.paused else [PauseAsked(r.n, by)])
+
+    async def resume(self, run: RunId, by: str = "") -> None:
+        """End a pause. Raises: Conflict (`run_closed`)."""
+        await self._order(run, lambda c, r: [ResumeAsked(r.n, by)] if r.paused else [])
+
+    async def cancel(self, run: RunId, reason: str, by: str = "") -> None:
+        """End the run as cancelled once its actions have stopped; asking again changes nothing."""
+        await self._order(run, lambda c, r: [] if r.cancel is not None else [CancelAsked(r.n, reason, by)])
+
+    async def signal(self, run: RunId, name: str, payload: JsonObject, id: str = "", by: str = "") -> None:
+        """Hand the run a named message. Raises: Conflict (`run_closed`)."""
+        await self._order(run, lambda c, r: [Signalled(r.n, name, payload, id, by)])
+
+    async def steer(self, run: RunId, text: str, by: str = "") -> None:
+        """A user's word for the running turn. Raises: Conflict (`run_closed`)."""
+        await self._order(run, lambda c, r: [Steered(r.n, text, by)])
+
+    async def approve(self, run: RunId, call: str, digest: str, by: str) -> None:
+        """Allow exactly the call shown. Raises: NotFound, Conflict (`approval_digest`, `approval_answered`)."""
+        await self._order(run, lambda c, r: orders.approve(c, call, digest, by))
+
+    async def deny(self, run: RunId, call: str, by: str, reason: str = "") -> None:
+        """Refuse the call. Raises: NotFound, Conflict (`approval_answered`)."""
+        await self._order(run, lambda c, r: orders.deny(c, call, by, reason))
+
+    async def erase(self, subject: SubjectId) -> None:
+        """Erase the subject's whole log. Raises: Conflict (`run_open`) while a run of it is open."""
+        opened = await self._open(subject)
+        view = await opened.refresh()
+        if view.control.open:
+            raise Conflict("run_open", f"subject {subject} has an open run; cancel it first", subject=subject)
+        await opened.log.erase()
+        self._subjects.drop(subject)
+
+    async def _order(self, run: RunId, make: Callable[[Control, RunInfo], Sequence[Event]]) -> None:
+        opened, n = await self._run(run)
+
+        def decide(view: View[Any]) -> Entry:
+            info = view.control.open.get(n)
+            if info is None:
+                raise Conflict("run_closed", f"run {run} has ended; nothing can be changed about it", run=run)
+            return Entry(make(view.control, info))
+
+        with self._subjects.pinned(opened):
+            await opened.commit(decide)
+            await self._crew.tend(opened)
+
+    # --- subjects -------------------------------------------------------------------------------
+
+    def open_subject(self, subject: SubjectId, family: str) -> Subject:
+        """The subject object of this process; not loaded yet when it is new."""
+        kept = self._subjects.get(subject)
+        if kept is not None:
+            return kept
+        store = self._place.stores[family]
+        made = Log(store, subject, clock=self._clock, ids=self._ids, limits=self._log_limits, prefix=self._place.prefix)
+        return self._subjects.keep(Subject(subject, family, made, self._kinds, self._version))
+
+    async def _open(self, subject: SubjectId, kind: str = "") -> Subject:
+        if kind or self._subjects.get(subject) is not None:
+            opened = self.open_subject(subject, kind.split("/")[0])
+            await opened.open(kind)
+            return opened
+        for family in self._families():
+            opened = self.open_subject(subject, family)
+            if await opened.open():
+                return opened
+            self._subjects.drop(subject)
+        raise NotFound("run_unknown", f"nothing is known under {subject}; check the id and the app", subject=subject)
+
+    def _families(self) -> list[str]:
+        """One family a store, of those that this service runs."""
+        by_store = {self._place.stores[key.split("/")[0]].name: key.split("/")[0] for key in self._kinds}
+        return list(by_store.values())
+
+    async def _run(self, run: RunId) -> tuple[Subject, int]:
+        subject, n = parse_run_id(run)
+        opened = await self._open(subject)
+        if opened.control.run(n) is None and not self._crew.drives(opened.id):
+            await opened.refresh()
+        return opened, n
+
+    async def _described(self, subject: Subject, n: int) -> JsonObject:
+        view = subject.view
+        if view is None or n > view.n:
+            raise NotFound("run_unknown", f"run {run_id(subject.id, n)} is unknown; check the id")
+        if view.control.run(n) is None:
+            view = await self._former(subject, n)
+        try:
+            shown = subject.kind.describe(view.state, view.control, n)
+        except NotFound:  # a kind's state is bounded, the log is not
+            former = await self._former(subject, n)
+            shown = subject.kind.describe(former.state, former.control, n)
+        return {"id": run_id(subject.id, n), **shown}
+
+    async def _former(self, subject: Subject, n: int) -> View[Any]:
+        """The view at the end of a run that ended long ago, folded from its own commits."""
+        view: View[Any] = View(n - 1, subject.kind.initial(), Control())
+        async for commit in subject.log.history(n):
+            at = Position(commit.n, 0, commit.at, commit.epoch, commit.driver)
+            view = fold_view(subject.kind, view, subject.kind.codec.decode(commit.events), at)
+            if commit.n == n and n not in view.control.open and n not in view.control.closed:
+                break
+            if n in view.control.closed:
+                return view
+        raise NotFound("run_unknown", f"run {run_id(subject.id, n)} is unknown; check the id")

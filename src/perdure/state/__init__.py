@@ -1,0 +1,1 @@
+"""Documents: typed JSON under one key, changed by compare-and-set."""
