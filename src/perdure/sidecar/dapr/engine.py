@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
-from dapr.ext.workflow import WorkflowActivityContext, WorkflowRuntime
-from dapr.ext.workflow._durabletask.internal.grpc_interceptor import DefaultClientInterceptorImpl
-from dapr.ext.workflow.logger import LoggerOptions
 from dapr.proto.runtime.v1.workflow_pb2 import (
     GetWorkflowRequest,
     RaiseEventWorkflowRequest,
@@ -21,22 +17,19 @@ from dapr.proto.runtime.v1.workflow_pb2 import (
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from perdure.errors import Invalid, NotFound, PerdureError, SidecarUnavailable, Transient
-from perdure.sidecar.dapr.channel import DaprAddress, SidecarChannel
+from perdure.clock import Clock, SystemClock
+from perdure.errors import Invalid, NotFound, PerdureError, SidecarUnavailable
+from perdure.sidecar.dapr.channel import SidecarChannel
 from perdure.sidecar.dapr.translation import details, translated
-from perdure.sidecar.dapr.workflow import ACTIVITY, FAILURE, TRANSIENT, WAKE, WAKE_PAYLOAD, WORKFLOW, hosting
+from perdure.sidecar.dapr.worker import Drives, HostWorker
+from perdure.sidecar.dapr.workflow import WAKE, WAKE_PAYLOAD, WORKFLOW
 from perdure.sidecar.hosts import require_instance_id
 from perdure.sidecar.ports import DriveFunction, HostBody, HostStatus
 from perdure.types import JsonObject
 
-log = logging.getLogger(__name__)
-
 COMPONENT = "dapr"
 CALL_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
-CONCURRENT_DRIVES = 10_000
-"""Drives wait more than they work, and each replica bounds its runs by itself."""
-
 STATUSES = {
     "RUNNING": HostStatus.RUNNING,
     "PENDING": HostStatus.RUNNING,
@@ -49,7 +42,8 @@ STATUSES = {
     "TERMINATED": HostStatus.TERMINATED,
 }
 
-ActivityFunction = Callable[[WorkflowActivityContext, Any], Awaitable[JsonObject]]
+TORN_READ_PAUSES_S = (0.005, 0.01, 0.02, 0.05, 0.1, None)
+"""The sidecar reads an instance's rows one by one and refuses what changed in between (runtime before 1.18.3)."""
 
 
 class DaprEngine:
@@ -61,35 +55,40 @@ class DaprEngine:
         *,
         call_timeout_s: float = CALL_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        clock: Clock | None = None,
     ) -> None:
         self._channel = channel
+        self._clock: Clock = clock or SystemClock()
         self._timeout_s = call_timeout_s
         self._connect_timeout_s = connect_timeout_s
-        self._runtime: WorkflowRuntime | None = None
+        self._worker: HostWorker | None = None
 
     @property
     def connected(self) -> bool:
-        return self._runtime is not None and _stream_open(self._runtime)
+        return self._worker is not None and self._worker.connected
 
     @asynccontextmanager
     async def serve(self, body: HostBody, drive: DriveFunction) -> AsyncIterator[None]:
-        if self._runtime is not None:
+        if self._worker is not None:
             raise Invalid("engine_serving", "this engine serves already; leave the first `serve` before a second")
-        runtime = _runtime(self._channel.address, body, drive)
+        drives = Drives(drive)
+        worker = HostWorker(self._channel.address, body, drives)
         try:
-            await self._started(runtime)
-            self._runtime = runtime
+            await self._started(worker)
+            self._worker = worker
             yield
         finally:
-            self._runtime = None
-            await asyncio.shield(asyncio.to_thread(runtime.shutdown))
+            self._worker = None
+            # First the worker, so that a drive cut here is not reported as failed but handed out again.
+            await asyncio.shield(asyncio.to_thread(worker.stop))
+            await drives.cancel()
 
-    async def _started(self, runtime: WorkflowRuntime) -> None:
+    async def _started(self, worker: HostWorker) -> None:
         """The SDK's `start` blocks for as long as the sidecar is away, so it runs in a thread with an end."""
-        starting = asyncio.create_task(asyncio.to_thread(runtime.start), name="workflow worker start")
+        starting = asyncio.create_task(asyncio.to_thread(worker.start), name="workflow worker start")
         done, _ = await asyncio.wait({starting}, timeout=self._connect_timeout_s)
         if not done:
-            await asyncio.to_thread(runtime.shutdown)
+            await asyncio.to_thread(worker.stop)
             await asyncio.gather(starting, return_exceptions=True)
             raise SidecarUnavailable(
                 "worker_not_connected",
@@ -142,13 +141,18 @@ class DaprEngine:
 
     async def status(self, instance: str) -> HostStatus | None:
         request = GetWorkflowRequest(instance_id=instance, workflow_component=COMPONENT)
-        try:
-            reply = await self._call("GetWorkflowBeta1", request)
-        except AioRpcError as error:
-            if _unknown_instance(error):
-                return None
-            raise _translated(error) from error
-        return STATUSES.get(reply.runtime_status.removeprefix("ORCHESTRATION_STATUS_"))
+        for pause_s in TORN_READ_PAUSES_S:
+            try:
+                reply = await self._call("GetWorkflowBeta1", request)
+            except AioRpcError as error:
+                if _unknown_instance(error):
+                    return None
+                if error.code() is not StatusCode.INTERNAL or pause_s is None:
+                    raise _translated(error) from error
+                await self._clock.sleep(pause_s)
+            else:
+                return STATUSES.get(reply.runtime_status.removeprefix("ORCHESTRATION_STATUS_"))
+        return None
 
     async def _call(self, name: str, request: Any) -> Any:
         call = getattr(self._channel.stub, name)
@@ -164,45 +168,3 @@ def _translated(error: AioRpcError) -> PerdureError:
     if error.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED):
         return translated(error, "workflow", COMPONENT)
     return SidecarUnavailable("engine_unavailable", f"the workflow engine did not answer ({details(error)}); repeat")
-
-
-def _stream_open(runtime: WorkflowRuntime) -> bool:
-    """The public question, `wait_for_worker_ready`, sleeps in the caller's thread; the worker behind it answers."""
-    worker: Any = getattr(runtime, "_WorkflowRuntime__worker")  # noqa: B009 - written out, the name would be mangled
-    return bool(worker.is_worker_ready())
-
-
-def _runtime(address: DaprAddress, body: HostBody, drive: DriveFunction) -> WorkflowRuntime:
-    host, _, port = address.grpc.rpartition(":")
-    interceptors = [DefaultClientInterceptorImpl(list(address.metadata))] if address.metadata else None
-    runtime = WorkflowRuntime(
-        host=host,
-        port=port,
-        interceptors=interceptors,
-        maximum_concurrent_activity_work_items=CONCURRENT_DRIVES,
-        # The SDK's records go where the application's go, instead of to a handler of its own.
-        logger_options=LoggerOptions(log_level="WARNING", log_handler=logging.NullHandler()),
-    )
-    runtime.register_workflow(hosting(body), name=WORKFLOW)
-    runtime.register_activity(_driving(drive, asyncio.get_running_loop()), name=ACTIVITY)
-    return runtime
-
-
-def _driving(drive: DriveFunction, loop: asyncio.AbstractEventLoop) -> ActivityFunction:
-    """The activity: runs `drive` on the application's own loop while the worker's loop waits."""
-
-    async def driving(_: WorkflowActivityContext, input: Any) -> JsonObject:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_answer(drive, input), loop))
-
-    return driving
-
-
-async def _answer(drive: DriveFunction, input: JsonObject) -> JsonObject:
-    try:
-        return await drive(input)
-    except Transient as error:
-        log.info("a drive is repeated by its host: %s", error)
-        return {FAILURE: TRANSIENT}
-    except Exception as error:  # the drive may raise anything; its host must hear of it, or it waits for ever
-        log.exception("a drive failed; its host ends as failed")
-        return {FAILURE: f"{type(error).__name__}: {error}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import orjson
@@ -19,6 +20,8 @@ class InstanceBook:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+        # Hosts of one process take turns; compare-and-set is for a second process over the same store.
+        self._turn = asyncio.Lock()
 
     async def open_instances(self) -> Mapping[str, JsonObject]:
         """Inputs of the instances that were not finished, by id."""
@@ -34,7 +37,8 @@ class InstanceBook:
 
     async def record(self, instance: str, input: JsonObject) -> None:
         """Listed first, so that a row written is always found again."""
-        await self._list(instance, present=True)
+        async with self._turn:
+            await self._list(instance, present=True)
         await self._write(instance, HostStatus.RUNNING, input)
 
     async def renew(self, instance: str, input: JsonObject) -> None:
@@ -44,7 +48,8 @@ class InstanceBook:
     async def close(self, instance: str, status: HostStatus) -> None:
         """The instance ended."""
         await self._write(instance, status, {})
-        await self._list(instance, present=False)
+        async with self._turn:
+            await self._list(instance, present=False)
 
     async def _write(self, instance: str, status: HostStatus, input: JsonObject) -> None:
         await self._store.put(_key(instance), orjson.dumps({"status": status.value, "input": input}))
