@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from perdure.errors import Failed, PerdureError, Transient
-from perdure.llm import ModelRequest, OpenAIModel
+from perdure.llm import ModelRequest, OpenAIModel, allow_outside_calls
 from perdure.sidecar.ports import ChatCall, ChatMessage, ChatTool
 from perdure.testing.clock import FakeClock
 
@@ -52,7 +52,8 @@ async def answering(*answers: bytes, clock: FakeClock | None = None) -> AsyncIte
     port = server.sockets[0].getsockname()[1]
     model = OpenAIModel("gpt-x", base_url=f"http://127.0.0.1:{port}/v1", clock=clock)
     try:
-        yield model, double
+        with allow_outside_calls():  # to this server, which is in the process
+            yield model, double
     finally:
         await model.aclose()
         server.close()
@@ -175,6 +176,6 @@ async def test_retry_after_is_told_in_seconds_however_it_is_written() -> None:
 async def test_a_server_that_is_not_there_is_transient() -> None:
     async with answering() as (model, _):
         pass
-    with pytest.raises(Transient, match="could not be asked"):
+    with allow_outside_calls(), pytest.raises(Transient, match="could not be asked"):
         await model.reply(ModelRequest(MESSAGES))
     await model.aclose()

@@ -166,3 +166,14 @@ def _properties(made: Tool[Any, Any]) -> dict[str, Any]:
     properties = made.schema["properties"]
     assert isinstance(properties, dict)
     return properties
+
+
+def test_a_bound_method_is_a_tool() -> None:
+    class Hotel:
+        """Has rooms."""
+
+        def free(self, room: str) -> bool:
+            """Tell whether a room is free."""
+            return bool(room)
+
+    assert list(_properties(tool(Hotel().free))) == ["room"]
