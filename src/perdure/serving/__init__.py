@@ -1,0 +1,1 @@
+"""A service: built in `wiring`, answered over HTTP in `routes`, or used in this process through `local`."""

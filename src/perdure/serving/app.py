@@ -1,0 +1,112 @@
+"""`App`: what a service's `app.py` declares, as an ASGI application and as a runtime in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.clock import Clock, Ids, SystemClock, SystemIds
+from perdure.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter, FastAPI
+
+    from perdure.agent.agent import DurableAgent
+    from perdure.serving.local import LocalRuntime
+    from perdure.serving.service import Service
+    from perdure.serving.wiring import Part, Plan
+
+Message = MutableMapping[str, Any]
+
+
+class App:
+    """Agents and pipelines as one service.
+
+    An ASGI application: `uvicorn service:app` beside a Dapr sidecar serves it; nothing is built before the first
+    call. `local()` runs the same in this process without Dapr. `routers` are added to the HTTP side (they find the
+    service with `perdure.serving.access.Running`); `parts` are context managers that live as long as the service.
+    Settings come from the environment unless given.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[DurableAgent] = (),
+        pipelines: Sequence[Any] = (),
+        settings: Settings | None = None,
+        *,
+        routers: Sequence[APIRouter] = (),
+        parts: Sequence[Part] = (),
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+    ) -> None:
+        self.agents = tuple(agents)
+        self.pipelines = tuple(pipelines)
+        self._settings = settings
+        self._routers = tuple(routers)
+        self._parts = tuple(parts)
+        self._clock: Clock = clock or SystemClock()
+        self._ids: Ids = ids or SystemIds()
+        self._asgi: FastAPI | None = None
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        if self._asgi is None:
+            self._asgi = self._served()
+        await self._asgi(scope, receive, send)
+
+    def local(self, folder: Path | str | None = None) -> AbstractAsyncContextManager[LocalRuntime]:
+        """The same agents in this process without Dapr. With a `folder` everything is kept there and found again.
+
+        Raises: Conflict (`folder_in_use`) when another process has the folder open.
+        """
+        from perdure.serving.local import local_runtime
+
+        return local_runtime(self._plan(telemetry=False), self._routers, Path(folder) if folder is not None else None)
+
+    @property
+    def settings(self) -> Settings:
+        """What it runs with. Raises: Invalid when the environment holds a wrong setting."""
+        if self._settings is None:
+            self._settings = load_settings()
+        return self._settings
+
+    def _plan(self, *, telemetry: bool) -> Plan:
+        from perdure.serving.wiring import Plan, named
+
+        return Plan(
+            agents=named(self.agents),
+            pipelines=self.pipelines,
+            parts=self._parts,
+            settings=self.settings,
+            clock=self._clock,
+            ids=self._ids,
+            app_id=self.settings.dapr.app_id,
+            telemetry=telemetry,
+        )
+
+    def _served(self) -> FastAPI:
+        """The HTTP side beside a sidecar; its lifespan keeps the service."""
+        from perdure.observability.logs import configure_logging
+        from perdure.serving.http import http_application
+        from perdure.serving.lifespan import Keeper
+        from perdure.serving.wiring import dapr_reach
+
+        seen = self.settings.observability
+        configure_logging(format=seen.log_format, level=seen.log_level, contents=seen.contents)
+        plan = self._plan(telemetry=True)
+
+        @asynccontextmanager
+        async def life(app: FastAPI) -> AsyncIterator[None]:
+            def announce(service: Service | None, up: bool) -> None:
+                app.state.service, app.state.up = service, up
+
+            async with Keeper(plan, lambda: dapr_reach(plan.settings), announce).kept():
+                yield
+
+        return http_application(plan.app_id, plan.settings, self._ids, self._routers, life)

@@ -1,0 +1,54 @@
+"""The HTTP side: routers, rim and problems on one FastAPI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from typing import TypeAlias
+
+from fastapi import APIRouter, FastAPI
+
+from perdure.clock import Ids
+from perdure.serving import errors
+from perdure.serving.auth import OPEN_PATHS, Gate
+from perdure.serving.problem import Problem
+from perdure.serving.rim import Rim
+from perdure.serving.routes import dapr, health, runs, sessions, turns
+from perdure.settings import Settings
+
+Life: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def http_application(
+    title: str, settings: Settings, ids: Ids, routers: Sequence[APIRouter] = (), life: Life | None = None
+) -> FastAPI:
+    """The ASGI application; it answers 503 until `app.state.service` is set and `app.state.up` is true."""
+    traced = bool(settings.observability.otlp_endpoint)
+    app = FastAPI(
+        title=title,
+        version=version("perdure"),
+        lifespan=life or _nothing,
+        responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
+        # Providers are ours; FastAPI adds its request span to them and nothing from the environment. Its logs
+        # would hold exception texts, and its inner spans outnumber what is worth seeing.
+        telemetry={
+            "auto_configure": False,
+            "tracing": traced,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "exclude": lambda scope: scope.get("path") in OPEN_PATHS,
+        },
+    )
+    token = settings.dapr.app_token.get_secret_value() if settings.dapr.app_token else None
+    app.add_middleware(Rim, gate=Gate(token), max_body_bytes=settings.http.max_body_bytes, ids=ids)
+    errors.install(app)
+    for router in (turns.router, sessions.router, runs.router, health.router, dapr.router, *routers):
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _nothing(app: FastAPI) -> AsyncIterator[None]:
+    yield

@@ -1,0 +1,118 @@
+"""Keeps a service up for as long as its HTTP side lives, also when the sidecar comes late."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from types import FrameType
+
+from perdure.clock import Clock
+from perdure.errors import Transient
+from perdure.observability.logs import get_logger
+from perdure.serving.service import Service
+from perdure.serving.wiring import Plan, Reach, build
+
+log = get_logger(__name__)
+
+START_WAIT_S = 3.0
+"""How long HTTP waits for everything else: in good order it is up in a third of a second. After that the service
+answers (503, and says what is missing) while it goes on trying, because a sidecar may itself wait for its app."""
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+
+Announce = Callable[[Service | None, bool], None]
+"""Gets the service when it is built (False), when it is up (True), and None when it is gone."""
+
+
+class Keeper:
+    """One task that builds the service, keeps it, and takes it down; all its exit stacks are entered and left there."""
+
+    def __init__(self, plan: Plan, reach: Callable[[], Reach], announce: Announce) -> None:
+        self._plan = plan
+        self._reach = reach
+        self._announce = announce
+        self._service: Service | None = None
+        self._up = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """While open the service is up, or being brought up. Raises what is wrong for good, like a wrong setting."""
+        task = asyncio.create_task(self._keep(), name="service")
+        up = asyncio.create_task(self._up.wait())
+        try:
+            await asyncio.wait((task, up), timeout=START_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+            with self._draining_at_sigterm():
+                yield
+        finally:
+            up.cancel()
+            self._stop.set()
+            await task  # raises what ended the service, if something did
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE_S
+        while not self._stop.is_set():
+            try:
+                await self._live()
+            except Transient as error:
+                log.warning("service_not_up", code=error.code, error=error.message, wait_s=pause)
+                await self._nap(self._plan.clock, pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _live(self) -> None:
+        """One life of the service: from building it to `_stop`."""
+        try:
+            async with build(self._plan, self._reach(), self._built) as service:
+                self._announce(service, True)
+                self._up.set()
+                log.info("service_up", app=service.app_id)
+                await self._stop.wait()
+        finally:
+            self._service = None
+            self._announce(None, False)
+
+    def _built(self, service: Service) -> None:
+        self._service = service
+        self._announce(service, False)
+
+    async def _nap(self, clock: Clock, seconds: float) -> None:
+        stopping = asyncio.create_task(self._stop.wait())
+        napping = asyncio.create_task(clock.sleep(seconds))
+        await asyncio.wait((stopping, napping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopping, napping):
+            task.cancel()
+
+    def _drain(self) -> None:
+        if self._service is not None:
+            self._service.draining.set()
+
+    @contextmanager
+    def _draining_at_sigterm(self) -> Iterator[None]:
+        """Answer who waits (long requests, event streams) at once on SIGTERM: a server ends the lifespan only when
+        the last connection is gone."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        before = signal.getsignal(signal.SIGTERM)
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._drain)
+            if callable(before):
+                before(number, frame)
+            elif before == signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(number)
+
+        signal.signal(signal.SIGTERM, handle)
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # the interpreter is on its way out; nothing to restore
+                signal.signal(signal.SIGTERM, before)

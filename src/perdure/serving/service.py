@@ -1,0 +1,37 @@
+"""A running service, as routes and `app.local()` see it: one value that `wiring` builds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from perdure.clock import Clock, Ids
+from perdure.observability.metrics import Metrics
+from perdure.observability.tracing import Tracer
+from perdure.run.runner import Runner
+from perdure.serving.turns import Turns
+from perdure.settings import Settings
+from perdure.sidecar.ports import Doors
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything of one replica. `draining` is set when it begins to stop: who waits is answered at once."""
+
+    app_id: str
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    doors: Doors
+    runner: Runner
+    turns: Turns
+    metrics: Metrics
+    tracer: Tracer
+    registry: CollectorRegistry
+    pipelines: Mapping[str, Any] = field(default_factory=dict)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
