@@ -27,6 +27,8 @@ from perdure.errors import Invalid
 
 PREFIX = "PERDURE_"
 FILE_NAME = "PERDURE_SETTINGS_FILE"
+NOT_OURS = ("PERDURE_TEST_", "PERDURE_CHAOS_")
+"""Steer the tests; services that these start inherit them."""
 KIB = 1024
 
 
@@ -347,7 +349,7 @@ def _decoded(place: _Place, name: str, text: str) -> Any:
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {place.names[0] for place in _places()} | {FILE_NAME}
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and not name.startswith(NOT_OURS) and name not in known:
             raise Invalid("setting_unknown", f"{name} is not a setting{_hint(name, known)}", name=name)
 
 

@@ -57,6 +57,10 @@ def test_an_empty_value_counts_as_not_set() -> None:
     assert load_settings({"APP_PORT": "", "PERDURE_RUN__POLL_S": ""}) == Settings()
 
 
+def test_names_that_steer_the_tests_are_left_alone() -> None:
+    assert load_settings({"PERDURE_TEST_DAPR_BIN": "/x", "PERDURE_CHAOS_KILLS": "20"}) == Settings()
+
+
 @pytest.mark.parametrize(
     ("environ", "code", "said"),
     [
