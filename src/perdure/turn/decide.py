@@ -17,7 +17,7 @@ from perdure.tools.arguments import ParsedCall, ToolProblem
 from perdure.tools.tool import Tool
 from perdure.turn.events import AnswerMisfit, CallInvalid
 from perdure.turn.rules import TurnRules
-from perdure.turn.state import Call, SessionState, Turn, total, usage_json
+from perdure.turn.state import Call, SessionState, Turn, Uncertain, total, usage_json
 from perdure.types import JsonObject
 
 MODEL = "model"
@@ -119,7 +119,7 @@ def _refused(call: Call, problem: ToolProblem, control: Control) -> Event:
 
 def _action(rules: TurnRules, state: SessionState, turn: Turn, call: Call, parsed: ParsedCall) -> ToolAction:
     made = rules.toolbox[call.name]
-    again = any((each.name, each.digest) == (call.name, parsed.digest) for each in state.uncertain)
+    again = Uncertain(call.name, parsed.digest) in state.uncertain
     asks = again or _needs_approval(made, parsed)
     return ToolAction(
         key=call.key,

@@ -119,9 +119,9 @@ def _settled(state: SessionState, event: Settled, at: Position) -> SessionState:
     turn = state.turn
     call = _call(turn, event.key)
     if call is None or call.result is not None:
-        return _settled_late(state, event)
+        return state
     if event.unknown and call.digest:
-        state = _doubtful(state, turn.run if turn else 0, call)
+        state = _doubtful(state, call)
     elif not event.unknown:
         state = _certain(state, call.name, call.digest)
     return _told(state, event.key, _result(event), at)
@@ -131,25 +131,6 @@ def _result(event: Settled) -> str:
     if event.unknown:
         return error_text(OUTCOME_UNKNOWN, event.content)
     return event.content if event.ok else error_text(FAILED, event.content)
-
-
-def _settled_late(state: SessionState, event: Settled) -> SessionState:
-    """The outcome of a call that the model was told is unknown: the transcript now says what became of it."""
-    late = next((each for each in state.uncertain if each.key == event.key), None)
-    if late is None or event.unknown:
-        return state
-    text = _result(event)
-    messages = tuple(
-        replace(m, text=text) if m.role == "tool" and (m.run, m.call_id) == (late.run, late.call_id) else m
-        for m in state.messages
-    )
-    turn = state.turn
-    call = _call(turn, event.key)
-    if turn is not None and call is not None:
-        turn = replace(turn, calls=tuple(replace(c, result=text) if c is call else c for c in turn.calls))
-    return replace(
-        state, messages=messages, turn=turn, uncertain=tuple(each for each in state.uncertain if each is not late)
-    )
 
 
 def _told(state: SessionState, key: str, text: str, at: Position) -> SessionState:
@@ -173,16 +154,17 @@ def _call(turn: Turn | None, key: str) -> Call | None:
     return next((call for call in turn.calls if call.key == key), None) if turn is not None else None
 
 
-def _doubtful(state: SessionState, run: int, call: Call) -> SessionState:
-    doubt = Uncertain(call.key, run, call.id, call.name, call.digest)
-    return replace(state, uncertain=(*state.uncertain, doubt)[-UNCERTAIN_KEPT:])
+def _doubtful(state: SessionState, call: Call) -> SessionState:
+    doubt = Uncertain(call.name, call.digest)
+    kept = tuple(each for each in state.uncertain if each != doubt)
+    return replace(state, uncertain=(*kept, doubt)[-UNCERTAIN_KEPT:])
 
 
 def _certain(state: SessionState, name: str, digest: str) -> SessionState:
     """A person has allowed the same call again and it has an outcome: no more need to ask."""
     if not digest or not state.uncertain:
         return state
-    left = tuple(each for each in state.uncertain if (each.name, each.digest) != (name, digest))
+    left = tuple(each for each in state.uncertain if each != Uncertain(name, digest))
     return replace(state, uncertain=left)
 
 
@@ -239,7 +221,7 @@ def _left_over(state: SessionState, turn: Turn, event: Closed) -> SessionState:
     for call in turn.calls:
         text = call.result
         if text is None and call.digest:
-            state = _doubtful(state, turn.run, call)
+            state = _doubtful(state, call)
             text = error_text(OUTCOME_UNKNOWN, "the turn ended before the outcome of this call was known")
         elif text is None:
             text = error_text(NOT_RUN, f"the turn ended ({event.status}) before this call was run")

@@ -79,7 +79,7 @@ class TurnRules:
         if cost is not None and not prices.prices:
             raise Invalid(
                 "agent_option",
-                f"agent {agent.name!r} has a cost limit but models have no price; give `prices` or set PERDURE_LLM__PRICES",
+                f"agent {agent.name!r} has a cost limit but no model a price; give `prices` or set PERDURE_LLM__PRICES",
             )
         tokens = agent.max_tokens if agent.max_tokens is not None else fallback.max_tokens
         return cls(

@@ -64,9 +64,6 @@ class Turn:
 class Uncertain:
     """A call whose outcome nobody knows. The same call again is put to a person."""
 
-    key: str
-    run: int
-    call_id: str
     name: str
     digest: str
 
