@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import shlex
@@ -10,10 +11,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
+import uvicorn
 
 from perdure.sidecar.dapr.channel import DaprAddress
 
@@ -64,6 +69,8 @@ class Platform:
         (self.folder / "etcd").mkdir(mode=0o700)
         for name, (kind, metadata) in COMPONENTS.items():
             self._write_component(name, kind, metadata)
+        (self.folder / "app-components").mkdir()
+        (self.folder / "app-components" / "bus.yaml").write_text((self.folder / "components" / "bus.yaml").read_text())
         p = self.ports
         self._spawn(
             "valkey",
@@ -97,7 +104,25 @@ class Platform:
             f"--placement-host-address 127.0.0.1:{p['placement']} --resources-path {self.folder}/components "
             f"--scheduler-host-address 127.0.0.1:{p['scheduler']}",
         )
-        self._await_sidecar()
+        self._await_ready("daprd", p["http"], "/v1.0/healthz/outbound")
+
+    def start_app_sidecar(self, app_id: str, app_port: int) -> DaprAddress:
+        """A second sidecar, for an app that is called: named `app_id`, listening on `app_port`."""
+        grpc, http_port, internal = free_port(), free_port(), free_port()
+        self._spawn(
+            app_id,
+            self.binaries / "daprd",
+            f"--app-id {app_id} --app-port {app_port} --dapr-grpc-port {grpc} --dapr-http-port {http_port} "
+            f"--dapr-internal-grpc-port {internal} --dapr-listen-addresses 127.0.0.1 --enable-metrics=false "
+            f"--placement-host-address 127.0.0.1:{self.ports['placement']} --log-level warn "
+            f"--scheduler-host-address 127.0.0.1:{self.ports['scheduler']} "
+            f"--resources-path {self.folder}/app-components",
+        )
+        self._await_ready(app_id, http_port, "/v1.0/healthz")
+        return DaprAddress(grpc=f"127.0.0.1:{grpc}", http=f"http://127.0.0.1:{http_port}")
+
+    def kill_app_sidecar(self, app_id: str) -> None:
+        self._end(app_id, signal.SIGKILL)
 
     def kill_sidecar(self) -> None:
         self._end("daprd", signal.SIGKILL)
@@ -130,14 +155,14 @@ class Platform:
         process.send_signal(number)
         process.wait(10)
 
-    def _await_sidecar(self) -> None:
+    def _await_ready(self, name: str, port: int, path: str) -> None:
         end = time.monotonic() + 30
         while time.monotonic() < end:
-            if self._running["daprd"].poll() is not None:
+            if self._running[name].poll() is not None:
                 break
-            probe = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=1)
+            probe = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
             try:
-                probe.request("GET", "/v1.0/healthz/outbound")
+                probe.request("GET", path)
                 if probe.getresponse().status == 204:
                     return
             except OSError:
@@ -145,7 +170,7 @@ class Platform:
             finally:
                 probe.close()
             time.sleep(0.05)
-        raise RuntimeError((self.folder / "daprd.log").read_text()[-3000:])
+        raise RuntimeError((self.folder / f"{name}.log").read_text()[-3000:])
 
 
 @pytest.fixture(scope="session")
@@ -162,3 +187,55 @@ def platform() -> Iterator[Platform]:
             running.stop_all()
             if os.environ.get("PERDURE_TEST_KEEP_LOGS"):
                 subprocess.run(["cp", "-r", folder, os.environ["PERDURE_TEST_KEEP_LOGS"]], check=False)
+
+
+class Listener:
+    """A small ASGI app for a sidecar to call: `answer` gets method, path and body, and says status and JSON."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.heard: asyncio.Queue[tuple[str, str, bytes, dict[str, str]]] = asyncio.Queue()
+        self.answers: dict[str, Callable[[bytes], Awaitable[tuple[int, Any]]]] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        path = scope["path"]
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.heard.put_nowait((scope["method"], path, body, headers))
+        answer = self.answers.get(path)
+        status, content = await answer(body) if answer is not None else (404, {})
+        payload = content if isinstance(content, bytes) else orjson.dumps(content)
+        await send({"type": "http.response.start", "status": status, "headers": [(b"x-from", b"listener")]})
+        await send({"type": "http.response.body", "body": payload})
+
+    async def hears(self, path: str) -> tuple[str, str, bytes, dict[str, str]]:
+        """The next request to `path`."""
+        async with asyncio.timeout(20):
+            while True:
+                request = await self.heard.get()
+                if request[1] == path:
+                    return request
+
+    @asynccontextmanager
+    async def listening(self, port: int | None = None) -> AsyncIterator[None]:
+        settings = uvicorn.Config(
+            self, host="127.0.0.1", port=port or self.port, lifespan="off", log_level="error", ws="none"
+        )
+        server = uvicorn.Server(settings)
+        serving = asyncio.create_task(server.serve())
+        try:
+            while not server.started:
+                await asyncio.sleep(0.01)
+            yield
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            await serving
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()

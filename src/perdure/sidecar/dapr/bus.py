@@ -37,18 +37,22 @@ def cloud_event(message: Envelope) -> dict[str, Any]:
         "data": message.data,
     }
     if message.trace_parent:
-        event["traceparent"] = message.trace_parent
+        # Without `traceid` the sidecar writes its own trace over both.
+        event["traceparent"] = event["traceid"] = message.trace_parent
     return event
 
 
 def envelope(event: Mapping[str, Any], topic: str) -> Envelope:
-    """The message inside a CloudEvent as the sidecar delivers it. Raises: Invalid."""
+    """The message inside a CloudEvent as the sidecar delivers it to the route of `topic`. Raises: Invalid.
+
+    The event's own `topic` is the one it was published to, which a dead letter keeps.
+    """
     if not isinstance(event.get("id"), str) or not event["id"]:
         raise Invalid("message_id", f"a message on topic {topic!r} has no id; send a CloudEvent")
     return Envelope(
         id=event["id"],
         source=str(event.get("source", "")),
-        topic=str(event.get("topic") or topic),
+        topic=topic,
         data=event.get("data"),
         type=str(event.get("type", "")),
         trace_parent=str(event.get("traceparent") or event.get("traceid") or ""),
