@@ -20,6 +20,20 @@ LONGEST_FIELDS = 20
 """Wrong fields that are listed; a body can hold any number of them."""
 
 
+class BodyTooLarge(HTTPException):
+    """Raised while the body is read, so it also stops one that says nothing, or a lie, about its length."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes; send less")
+        self.limit = limit
+
+
+def too_large(error: BodyTooLarge) -> Response:
+    """The answer; the rest of the body is not read, so the connection ends with it."""
+    headers = {"Connection": "close"}
+    return problem(error.status_code, "body_too_large", str(error.detail), headers=headers, limit=error.limit)
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer every error as a problem."""
     app.add_exception_handler(PerdureError, _perdure)
@@ -63,6 +77,8 @@ async def _validation(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if isinstance(error, BodyTooLarge):
+        return too_large(error)
     path = request.scope["path"]
     method = request.method
     known = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import Request
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perdure.clock import Ids
@@ -11,19 +10,11 @@ from perdure.errors import Unauthenticated
 from perdure.observability.context import is_trace_parent, log_context, received_trace
 from perdure.observability.tracing import TRACE_PARENT, current_trace_parent
 from perdure.serving.auth import CALLER_HEADER, TOKEN_HEADER, Gate
-from perdure.serving.errors import unexpected
-from perdure.serving.problem import problem, problem_of
+from perdure.serving.errors import BodyTooLarge, too_large, unexpected
+from perdure.serving.problem import problem_of
 
 CALLER = "perdure.caller"
 """Key of the caller's name in the ASGI scope."""
-
-
-class BodyTooLarge(HTTPException):
-    """Raised while the body is read, so it also stops one that says nothing, or a lie, about its length."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(413, f"the body is larger than {limit} bytes; send less")
-        self.limit = limit
 
 
 class Rim:
@@ -69,7 +60,7 @@ class Rim:
         except BodyTooLarge as error:
             if started:
                 raise
-            await _too_large(error)(scope, receive, send)
+            await too_large(error)(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the last catch: nothing internal leaves, and it is logged here, once
             answer = unexpected(error)
             if not started:
@@ -95,7 +86,3 @@ class Rim:
 def caller_of(request: Request) -> str:
     """Who called, or empty: recorded as `by`."""
     return str(request.scope.get(CALLER, ""))
-
-
-def _too_large(error: BodyTooLarge) -> ASGIApp:
-    return problem(413, "body_too_large", str(error.detail), headers={"Connection": "close"}, limit=error.limit)

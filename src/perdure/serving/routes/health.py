@@ -8,6 +8,7 @@ from perdure.errors import Transient
 from perdure.serving.access import Running, running_service
 from perdure.serving.health import OK, readiness
 from perdure.serving.problem import problem
+from perdure.serving.reply import reply
 
 router = APIRouter(tags=["operations"])
 
@@ -19,7 +20,7 @@ async def alive() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "Not ready; `checks` says why."}})
-async def ready(request: Request) -> Response | dict[str, object]:
+async def ready(request: Request) -> Response:
     """The worker is connected and every store answers. Needs no token."""
     try:
         service = await running_service(request)
@@ -30,7 +31,7 @@ async def ready(request: Request) -> Response | dict[str, object]:
     if wrong:
         detail = "; ".join(f"{name}: {text}" for name, text in wrong.items())
         return problem(503, "not_ready", detail, headers={"Retry-After": "1"}, checks={**checks})
-    return {"status": OK, "checks": checks}
+    return reply({"status": OK, "checks": {**checks}})
 
 
 @router.get("/metrics")
