@@ -22,7 +22,7 @@ install: .venv/.installed ## Fill .venv with everything (brings its own uv; does
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	@# --inexact: what uv did not install (itself, pip) stays
-	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --all-groups
+	$(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode --all-extras --all-groups
 	@touch $@
 
 runtime: install ## Make sure a Dapr is here: found, downloaded or built (into the per-user cache)

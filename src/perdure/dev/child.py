@@ -79,7 +79,10 @@ class Child:
         gone = self._gone
         if self.pid is None:
             return
-        self.signal(signal.SIGTERM)
+        if self.command.ends_its_own:
+            os.kill(self.pid, signal.SIGTERM)
+        else:
+            self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)  # a frozen process would never see the other one
         try:
             async with asyncio.timeout(self.command.grace_s):

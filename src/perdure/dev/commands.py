@@ -22,7 +22,11 @@ GRACE_SIDECAR_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start one process, and how to see that it is ready."""
+    """How to start one process, and how to see that it is ready.
+
+    `death_signal` is sent when the platform itself is killed. One that `ends_its_own` is asked alone to
+    end: it waits for ever for processes that somebody else ended.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -31,6 +35,7 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
     grace_s: float = 5.0
     death_signal: int = signal.SIGKILL
+    ends_its_own: bool = False
 
 
 def valkey(ports: ServerPorts, folder: Path) -> Command:
@@ -126,7 +131,7 @@ def dapr_run(runtime: DaprRuntime, run_file: Path, folder: Path, probe: Probe) -
     argv = (str(runtime.cli), "run", "--run-file", str(run_file))
     # Not `--runtime-path`: with a run file the CLI 1.16 reads it for its check but not for starting sidecars.
     own = {**DAPR_ENVIRONMENT, "DAPR_RUNTIME_PATH": str(runtime.root)}
-    return Command("dapr-run", argv, folder, probe, own, 15.0, signal.SIGTERM)
+    return Command("dapr-run", argv, folder, probe, own, 15.0, signal.SIGTERM, ends_its_own=True)
 
 
 def _optional_flags(entry: AppEntry) -> list[str]:

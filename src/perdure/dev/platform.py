@@ -74,7 +74,7 @@ class Platform:
         self._entries = self._run_file.select(tuple(services) if services is not None else None)
         self._ports = ports
         self._counts = dict(replicas or {})
-        self._env = {**environment.inherited(), **(env or {})}
+        self._env = environment.with_bytecode({**environment.inherited(), **(env or {})})
         self._service_env = {name: dict(values) for name, values in (service_env or {}).items()}
         self._resources = resources
         self._runtime = runtime
