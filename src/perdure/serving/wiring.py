@@ -14,6 +14,7 @@ from perdure.errors import Invalid
 from perdure.llm.policy import ModelPolicy
 from perdure.llm.retry import RetryPolicy
 from perdure.llm.spec import OpenAIAccess, make_model
+from perdure.llm.usage import Price, PriceTable
 from perdure.log.limits import LogLimits
 from perdure.observability.metrics import Metrics, make_metrics, otlp_meter_provider
 from perdure.observability.tracing import Tracer, configure_tracing
@@ -25,6 +26,7 @@ from perdure.settings import Settings
 from perdure.sidecar.ports import Doors
 from perdure.turn.kind import FAMILY as TURN
 from perdure.turn.kind import TurnKind
+from perdure.turn.rules import TurnDefaults
 from perdure.types import Slot
 
 if TYPE_CHECKING:
@@ -157,6 +159,7 @@ def _telemetry(plan: Plan, registry: Any, stack: AsyncExitStack) -> tuple[Tracer
 def _turn_kinds(plan: Plan, reach: Reach, tracer: Tracer, metrics: Metrics) -> dict[str, Kind[Any]]:
     llm = plan.settings.llm
     key = llm.openai_api_key.get_secret_value() if llm.openai_api_key else None
+    defaults = _turn_defaults(plan.settings)
     kinds: dict[str, Kind[Any]] = {}
     for agent in plan.agents.values():
         model = make_model(
@@ -168,9 +171,22 @@ def _turn_kinds(plan: Plan, reach: Reach, tracer: Tracer, metrics: Metrics) -> d
             openai=OpenAIAccess(key, llm.openai_base_url),
             chat_is_outside=reach.outside,
         )
-        kind = TurnKind(agent, model, clock=plan.clock, tracer=tracer, metrics=metrics)
+        kind = TurnKind(agent, model, clock=plan.clock, defaults=defaults, tracer=tracer, metrics=metrics)
         kinds[kind.name] = kind
     return kinds
+
+
+def _turn_defaults(settings: Settings) -> TurnDefaults:
+    agent, llm = settings.agent, settings.llm
+    prices = {name: Price(price.input_per_million, price.output_per_million) for name, price in llm.prices.items()}
+    return TurnDefaults(
+        max_steps=agent.max_steps,
+        max_tokens=agent.max_tokens,
+        max_cost=agent.max_cost,
+        prices=PriceTable(prices),
+        context_messages=agent.context_messages,
+        model_timeout_s=llm.timeout_s,
+    )
 
 
 def _place(plan: Plan, doors: Doors) -> Place:

@@ -92,6 +92,7 @@ class Effects:
             tools=self.rules.toolbox.offers,
             temperature=self.rules.temperature,
             response_schema=shape.schema if shape is not None else None,
+            timeout_s=self.rules.model_timeout_s,
         )
 
     def _model_failed(self, action: ModelAction, error: PerdureError) -> TurnFailed:

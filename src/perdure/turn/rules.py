@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from perdure.errors import Invalid
+from perdure.llm.model import DEFAULT_TIMEOUT_S
 from perdure.llm.structured import AnswerShape
 from perdure.llm.usage import PriceTable, UsageLimits
 from perdure.tools.toolbox import Toolbox
@@ -46,6 +47,7 @@ class TurnDefaults:
     prices: PriceTable = field(default_factory=PriceTable)
     approval_s: float = APPROVAL_S
     context_messages: int = 50
+    model_timeout_s: float = DEFAULT_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class TurnRules:
     context_messages: int = 50
     temperature: float | None = None
     wait_for_model: bool = False
+    model_timeout_s: float = DEFAULT_TIMEOUT_S
 
     @classmethod
     def of(cls, agent: TurnAgent, defaults: TurnDefaults | None = None) -> Self:
@@ -95,4 +98,5 @@ class TurnRules:
             context_messages=agent.context_messages or fallback.context_messages,
             temperature=agent.temperature,
             wait_for_model=agent.wait_for_model,
+            model_timeout_s=fallback.model_timeout_s,
         )

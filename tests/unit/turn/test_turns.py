@@ -343,3 +343,13 @@ async def test_a_run_closed_from_outside_is_described() -> None:
     loop.append([Closed(run, "failed", {"error": {"code": "poison", "message": "m"}})])
     assert loop.turn(run)["status"] == "failed"
     assert loop.turn(run)["steps"] == 0
+
+
+async def test_the_first_outcome_of_a_call_stands() -> None:
+    loop = Loop.of(agent(), asks(call("pay", '{"amount": 1}'), call("pay", '{"amount": 2}')), "ok")
+    loop.say("go")
+    await loop.step()
+    await loop.step()
+    loop.append([Settled("1.2.1", "paid twice")])
+    await loop.drive()
+    assert [m.text for m in loop.asked[1].messages if m.role == "tool"] == ["paid 1", "paid 2"]
