@@ -47,7 +47,7 @@ class Document(Generic[T]):
             ) from error
 
     async def save(self, value: T, over: Stored[T]) -> None:
-        """Replace exactly the version `over`. Raises: Conflict when somebody was faster, Transient (unknown outcome)."""
+        """Replace exactly the version `over`. Raises: Conflict (others were faster), Transient (unknown outcome)."""
         data = self._schema.dump_json(value)
         if over.etag is None:
             await self._store.create(self.key, data)

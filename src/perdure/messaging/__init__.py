@@ -1,0 +1,1 @@
+"""Messages between steps and agents: one shape at every hop."""

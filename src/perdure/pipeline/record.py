@@ -1,0 +1,137 @@
+"""What an agent that handles steps keeps: state, memory and receipts, changed by one write for each handled step.
+
+State, the receipt and new memory entries are one document, so a handler's work is recorded whole or not at all.
+Receipts and memory entries move to keys of their own with a later write, so the document stays small and no receipt
+is ever lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import JsonValue, TypeAdapter
+
+from perdure.sidecar.ports import StateStore
+from perdure.state.document import Document, Stored
+
+RECEIPTS_HERE = 16
+"""Receipts in the document itself: some tens of concurrent runs find theirs with the one read they need anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`begun`: a `once` handler was to start, in `life` of `slot`. `done`: it answered `output` (JSON text)."""
+
+    status: Literal["begun", "done"]
+    digest: str
+    output: str = ""
+    fence: int = 0
+    slot: str = ""
+    life: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A memory entry in a key of its own; a higher version is newer."""
+
+    version: int
+    value: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The document. `version` grows with each write; `fresh` are the memory entries of the newest write."""
+
+    version: int = 0
+    state: dict[str, JsonValue] = field(default_factory=dict)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    fresh: dict[str, JsonValue] = field(default_factory=dict)
+
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+"""From one state to the next; pure, may be asked again on a newer state."""
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+_RECEIPT: TypeAdapter[Receipt | None] = TypeAdapter(Receipt | None)
+_KEPT: TypeAdapter[Kept | None] = TypeAdapter(Kept | None)
+
+
+class RecordBook:
+    """The record of one agent in a store."""
+
+    def __init__(self, store: StateStore, agent: str, prefix: str = "") -> None:
+        self._store = store
+        self._root = f"{prefix}agents/{agent}"
+        self._record: Document[Record] = Document(store, f"{self._root}/record", _RECORD, Record())
+
+    async def load(self) -> Stored[Record]:
+        """The newest record."""
+        return await self._record.load()
+
+    async def receipt(self, record: Record, key: str) -> Receipt | None:
+        """The receipt of the step with `key`, wherever it is kept."""
+        found = record.receipts.get(key)
+        if found is None:
+            found = (await self._receipt_of(key).load()).value
+        return found
+
+    async def memory(self, record: Record, name: str) -> Kept | None:
+        """The memory entry `name`, wherever it is kept."""
+        if name in record.fresh:
+            return Kept(record.version, record.fresh[name])
+        return (await self._memory_of(name).load()).value
+
+    async def save(
+        self,
+        over: Stored[Record],
+        key: str,
+        receipt: Receipt | None,
+        *,
+        state: Mapping[str, Any] | None = None,
+        fresh: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replace exactly the version `over`, all in one write; `receipt` None removes the one under `key`.
+
+        Raises: Conflict when somebody was faster; Transient when the outcome is unknown.
+        """
+        before = over.value
+        await self._move(before)
+        receipts = {name: one for name, one in before.receipts.items() if name != key}
+        receipts = await self._spill(receipts)
+        if receipt is not None:
+            receipts[key] = receipt
+        kept = before.state if state is None else dict(state)
+        after = replace(before, version=before.version + 1, state=kept, receipts=receipts, fresh=dict(fresh or {}))
+        await self._record.save(after, over)
+
+    async def _move(self, before: Record) -> None:
+        """Give the memory entries of the former write keys of their own, before the next write drops them."""
+        for name, value in before.fresh.items():
+            await self._memory_of(name).update(partial(_newer, Kept(before.version, value)))
+
+    async def _spill(self, receipts: dict[str, Receipt]) -> dict[str, Receipt]:
+        """The newest half of the receipts once there are too many; the others are in their own keys by then."""
+        done = [name for name, one in receipts.items() if one.status == "done"]
+        if len(done) < RECEIPTS_HERE:
+            return receipts
+        old = done[: RECEIPTS_HERE // 2]
+        for name in old:
+            await self._receipt_of(name).update(partial(_put, receipts[name]))
+        return {name: one for name, one in receipts.items() if name not in old}
+
+    def _receipt_of(self, key: str) -> Document[Receipt | None]:
+        return Document(self._store, f"{self._root}/receipts/{key}", _RECEIPT, None)
+
+    def _memory_of(self, name: str) -> Document[Kept | None]:
+        return Document(self._store, f"{self._root}/memory/{name}", _KEPT, None)
+
+
+def _newer(new: Kept, old: Kept | None) -> Kept | None:
+    return old if old is not None and old.version >= new.version else new
+
+
+def _put(new: Receipt, old: Receipt | None) -> Receipt | None:
+    return new
