@@ -6,59 +6,53 @@ every tenth of a second until the service answers again counts.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
 
-DEFAULT_HOST = "127.0.0.1"
-STOP_WITHIN_S = 12
-"""A little more than running actions get on SIGTERM, so that they are released and not cut."""
+from perdure.errors import PerdureError
+
+STOP_WITHIN_S = 3
+"""What open requests get on SIGTERM before running actions get their time; a cut request is repeated by its key."""
+
+KEEP_IDLE_S = 120
+"""Longer than the sidecar keeps its connections to the app, so that the app never closes one that is just used."""
 
 
-def run(app: str, *, host: str, port: int) -> None:
-    """Serve the ASGI application `app` (`module:attribute`, found from the current folder) until SIGTERM or SIGINT."""
+def run(app: str, *, host: str | None = None, port: int | None = None) -> None:
+    """Serve the ASGI application `app` (`module:attribute`, found from the current folder) until SIGTERM or SIGINT.
+
+    Host and port come from the settings (`APP_PORT`) unless given. Raises: Failed, Invalid (settings).
+    """
     import uvicorn
 
+    from perdure.settings import load_settings
     from perdure.sidecar.dapr.installed import require_one_piece
 
     require_one_piece()
+    dapr = load_settings().dapr
     sys.path.insert(0, str(Path.cwd()))
     uvicorn.run(
         app,
-        host=host,
-        port=port,
+        host=host or dapr.app_host,
+        port=port or dapr.app_port,
         ws="none",  # nothing here speaks WebSocket; not loading it starts faster
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=STOP_WITHIN_S,
-        timeout_keep_alive=75,  # longer than the sidecar keeps its connections, so only the sidecar closes idle ones
+        timeout_keep_alive=KEEP_IDLE_S,
     )
 
 
 def main() -> None:
-    """`python -m perdure.cli.serve MODULE:APP`, with APP_PORT (and APP_HOST) from the environment."""
+    """`python -m perdure.cli.serve MODULE:APP`."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        sys.exit("usage: python -m perdure.cli.serve MODULE:APP   (the port comes from APP_PORT)")
-    env = os.environ  # noqa: TID251  # what `dapr run` tells every app; loading the settings happens in the app
-    port = env.get("APP_PORT", "")
-    if not port.isdigit():
-        sys.exit(
-            "APP_PORT is not set; `dapr run` and `perdure dev up` set it, or use `perdure serve MODULE:APP --port N`"
-        )
-    run(sys.argv[1], host=env.get("APP_HOST", DEFAULT_HOST), port=int(port))
+        sys.exit("usage: python -m perdure.cli.serve MODULE:APP   (the port is APP_PORT)")
+    try:
+        run(sys.argv[1])
+    except PerdureError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
     main()
-else:
-    import typer
-
-    def serve(
-        app: Annotated[str, typer.Argument(help="The ASGI application, as module:attribute.")],
-        port: Annotated[int, typer.Option(envvar="APP_PORT", help="Where to answer HTTP.")],
-        host: Annotated[str, typer.Option(envvar="APP_HOST", help="The address to listen on.")] = DEFAULT_HOST,
-    ) -> Any:
-        """Run one service until SIGTERM or Ctrl-C."""
-        run(app, host=host, port=port)
