@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import orjson
 import pytest
 
 from perdure.errors import Invalid, NotFound
-from perdure.sidecar.dapr.bus import DaprBus, envelope
+from perdure.serving.cloudevent import parse_cloud_event
+from perdure.sidecar.dapr.bus import DaprBus
 from perdure.sidecar.dapr.channel import SidecarChannel
-from perdure.sidecar.memory import MemoryBroker, MemoryBus
+from perdure.sidecar.memory import MemoryBroker, MemoryBus, MemoryStateStore
 from perdure.sidecar.ports import Bus, Delivery, Envelope
 from perdure.testing.clock import FakeClock
 
@@ -70,7 +70,7 @@ def opened(request: pytest.FixtureRequest, bus: Bus) -> Opened:
 
         def arriving(topic: str) -> Callable[[bytes], Any]:
             async def arrived(body: bytes) -> tuple[int, Any]:
-                return 200, {"status": (await bus.deliver(envelope(orjson.loads(body), topic))).value}
+                return 200, {"status": (await bus.deliver(parse_cloud_event(body, topic))).value}
 
             return arrived
 
@@ -185,3 +185,29 @@ async def test_a_message_published_while_its_app_is_closed_waits_for_it() -> Non
     assert inbox.got.empty()
     async with bus:
         await inbox.next()
+
+
+async def test_with_a_journal_a_message_outlives_the_process_that_took_it() -> None:
+    journal, stuck = MemoryStateStore(), asyncio.Event()
+
+    async def never(_: Envelope) -> Delivery:
+        stuck.set()
+        await asyncio.Event().wait()
+        return Delivery.SUCCESS
+
+    first = MemoryBus("bus", journal=journal)
+    first.subscribe("topic", never)
+    sent = message("topic", {"n": 1}, extensions={"a": "b"})
+    async with first:
+        await first.publish(sent)
+        await stuck.wait()
+    second, inbox = MemoryBus("bus", journal=journal), Inbox()
+    second.subscribe("topic", inbox)
+    async with second:
+        assert await inbox.next() == sent
+        await FakeClock().settle()
+    third, empty = MemoryBus("bus", journal=journal), Inbox()
+    third.subscribe("topic", empty)
+    async with third:
+        await FakeClock().settle()
+    assert empty.got.empty()

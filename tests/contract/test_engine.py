@@ -386,6 +386,9 @@ async def test_after_a_sidecar_was_killed_the_worker_carries_on_by_itself(platfo
             while engine.connected:
                 await asyncio.sleep(0.02)
         await asyncio.to_thread(platform.start_sidecar)
+        async with asyncio.timeout(2.0):
+            while not engine.connected:
+                await asyncio.sleep(0.02)
         async with asyncio.timeout(WITHIN_S):
             while True:
                 try:

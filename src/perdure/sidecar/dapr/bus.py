@@ -19,10 +19,6 @@ log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 5.0
 CLOUD_EVENT = "application/cloudevents+json"
-KNOWN_FIELDS = frozenset(
-    {"specversion", "id", "source", "type", "topic", "data", "data_base64", "datacontenttype", "traceparent", "time"}
-    | {"pubsubname", "traceid", "tracestate", "expiration", "subject", "dataschema"}
-)
 
 
 def cloud_event(message: Envelope) -> dict[str, Any]:
@@ -40,24 +36,6 @@ def cloud_event(message: Envelope) -> dict[str, Any]:
         # Without `traceid` the sidecar writes its own trace over both.
         event["traceparent"] = event["traceid"] = message.trace_parent
     return event
-
-
-def envelope(event: Mapping[str, Any], topic: str) -> Envelope:
-    """The message inside a CloudEvent as the sidecar delivers it to the route of `topic`. Raises: Invalid.
-
-    The event's own `topic` is the one it was published to, which a dead letter keeps.
-    """
-    if not isinstance(event.get("id"), str) or not event["id"]:
-        raise Invalid("message_id", f"a message on topic {topic!r} has no id; send a CloudEvent")
-    return Envelope(
-        id=event["id"],
-        source=str(event.get("source", "")),
-        topic=topic,
-        data=event.get("data"),
-        type=str(event.get("type", "")),
-        trace_parent=str(event.get("traceparent") or event.get("traceid") or ""),
-        extensions={k: v for k, v in event.items() if k not in KNOWN_FIELDS and isinstance(v, str)},
-    )
 
 
 class DaprBus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,7 +23,19 @@ log = logging.getLogger(__name__)
 CONCURRENT_DRIVES = 10_000
 """Drives wait more than they work, and each replica bounds its runs by itself."""
 
+RECONNECT_S = 0.25
+"""Between two attempts to reach a sidecar that is away; the SDK's own waits grow from 2 to 15 seconds."""
+
 ActivityFunction = Callable[[WorkflowActivityContext, Any], Awaitable[JsonObject]]
+
+
+class _Stopping(threading.Event):
+    """The SDK's stop sign, on which its run loop also sits out the time between two attempts to connect."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None and threading.current_thread().name == "WorkerRunLoop":
+            timeout = min(timeout, RECONNECT_S)
+        return super().wait(timeout)
 
 
 class HostWorker:
@@ -41,8 +54,10 @@ class HostWorker:
         self._runtime.register_workflow(hosting(body), name=WORKFLOW)
         self._runtime.register_activity(drives.activity(), name=ACTIVITY)
         # Written out, since the name is mangled. The SDK's own question for readiness sleeps in the
-        # caller's thread, and its run loop leaves tasks and the event loop open; both are put right here.
+        # caller's thread, its waits between attempts grow to 15 s, and its run loop leaves tasks and
+        # the event loop open; all three are put right here.
         self._inner: Any = getattr(self._runtime, "_WorkflowRuntime__worker")  # noqa: B009
+        self._inner._shutdown = _Stopping()  # noqa: SLF001
         self._run: Callable[[], Awaitable[None]] = self._inner._async_run_loop  # noqa: SLF001
         self._inner._async_run_loop = self._run_tidily  # noqa: SLF001
         self._loop: asyncio.AbstractEventLoop | None = None

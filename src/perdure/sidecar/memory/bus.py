@@ -9,7 +9,8 @@ from dataclasses import replace
 from perdure.clock import Clock, SystemClock
 from perdure.errors import Invalid, NotFound
 from perdure.sidecar.memory.tasks import OwnedTasks
-from perdure.sidecar.ports import BusHandler, Delivery, Envelope
+from perdure.sidecar.memory.undelivered import Undelivered
+from perdure.sidecar.ports import BusHandler, Delivery, Envelope, StateStore
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class MemoryBroker:
     def join(self, bus: MemoryBus) -> None:
         self._members.append(bus)
 
-    def spread(self, message: Envelope) -> None:
+    async def spread(self, message: Envelope) -> None:
         """Hand `message` to one bus of every app that subscribed to its topic."""
         reached: dict[str, list[MemoryBus]] = {}
         for member in self._members:
@@ -31,11 +32,14 @@ class MemoryBroker:
                 reached.setdefault(member.app_id, []).append(member)
         for replicas in reached.values():
             alive = [bus for bus in replicas if bus.is_open] or replicas
-            alive[sum(message.id.encode()) % len(alive)].accept(message)
+            await alive[sum(message.id.encode()) % len(alive)].accept(message)
 
 
 class MemoryBus:
-    """One app's view of a broker. At-least-once while the process lives; open it to receive."""
+    """One app's view of a broker; open it to receive.
+
+    At-least-once while the process lives; with a `journal`, also for what a process left undelivered.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class MemoryBus:
         clock: Clock | None = None,
         max_deliveries: int = 5,
         redeliver_after_s: float = 0.1,
+        journal: StateStore | None = None,
     ) -> None:
         self.name = name
         self.app_id = app_id
@@ -55,14 +60,13 @@ class MemoryBus:
         self._max_deliveries = max_deliveries
         self._redeliver_after_s = redeliver_after_s
         self._handlers: dict[str, tuple[BusHandler, str | None]] = {}
-        self._undelivered: list[Envelope] = []
+        self._undelivered = Undelivered(journal, f"bus/{name}/{app_id}")
         self._tasks = OwnedTasks()
 
     async def __aenter__(self) -> MemoryBus:
         await self._tasks.__aenter__()
-        waiting, self._undelivered = self._undelivered, []
-        for message in waiting:
-            self.accept(message)
+        for message in await self._undelivered.all():
+            self._begin(message)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -83,7 +87,7 @@ class MemoryBus:
         self._handlers[topic] = (handler, dead_letter)
 
     async def publish(self, message: Envelope) -> None:
-        self._broker.spread(message)
+        await self._broker.spread(message)
 
     async def deliver(self, envelope: Envelope) -> Delivery:
         declared = self._handlers.get(envelope.topic)
@@ -99,25 +103,26 @@ class MemoryBus:
             log.exception("handler of topic %s failed; the message is delivered again", envelope.topic)
             return Delivery.RETRY
 
-    def accept(self, message: Envelope) -> None:
+    async def accept(self, message: Envelope) -> None:
         """Take a message from the broker: deliver it now, or when the bus opens."""
+        await self._undelivered.add(message)
         if self.is_open:
+            self._begin(message)
+
+    def _begin(self, message: Envelope) -> None:
+        if message.topic in self._handlers:
             self._tasks.spawn(self._bring(message), name=f"bus {self.name} {message.topic} {message.id}")
-        else:
-            self._undelivered.append(message)
 
     async def _bring(self, message: Envelope) -> None:
-        self._undelivered.append(message)
-        for attempt in range(self._max_deliveries):
-            if attempt:
-                await self._clock.sleep(self._redeliver_after_s * 2 ** (attempt - 1))
-            verdict = await self.deliver(message)
+        verdict = await self.deliver(message)
+        for attempt in range(self._max_deliveries - 1):
             if verdict is not Delivery.RETRY:
                 break
-        self._undelivered.remove(message)
-        if verdict is Delivery.SUCCESS:
-            return
-        dead_letter = self.subscriptions[message.topic]
-        log.warning("message %s of topic %s was given up; dead letter: %s", message.id, message.topic, dead_letter)
-        if dead_letter is not None:
-            self._broker.spread(replace(message, topic=dead_letter))
+            await self._clock.sleep(self._redeliver_after_s * 2**attempt)
+            verdict = await self.deliver(message)
+        if verdict is not Delivery.SUCCESS:
+            dead_letter = self.subscriptions[message.topic]
+            log.warning("message %s of topic %s was given up; dead letter: %s", message.id, message.topic, dead_letter)
+            if dead_letter is not None:
+                await self._broker.spread(replace(message, topic=dead_letter))
+        await self._undelivered.remove(message)

@@ -45,7 +45,7 @@ class MemorySidecar:
     """Builds `Doors` from component names. `async with sidecar.open() as doors` runs buses and jobs.
 
     `stores` given by value (for example a `FolderStateStore`) are used as they are; those given by
-    name come from the network. With `engine_store`, hosts survive the process.
+    name come from the network. With `engine_store`, hosts and undelivered messages survive the process.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class MemorySidecar:
             stores if isinstance(stores, Mapping) else {name: self.network.store(app_id, name) for name in stores}
         )
         self.buses = {
-            name: MemoryBus(name, app_id=app_id, broker=self.network.broker(name), clock=clock) for name in buses
+            name: MemoryBus(name, app_id=app_id, broker=self.network.broker(name), clock=clock, journal=engine_store)
+            for name in buses
         }
         self.engine = MemoryEngine(clock=clock, store=engine_store)
         self.invoker = MemoryInvoker(self.network.apps)
