@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from perdure.agent.agent import DurableAgent
+    from perdure.pipeline.pipeline import Pipeline, StepAgent
     from perdure.serving.local import LocalRuntime
     from perdure.serving.service import Service
     from perdure.serving.wiring import Part, Plan
@@ -25,7 +26,8 @@ class App:
     """Agents and pipelines as one service.
 
     An ASGI application: `uvicorn service:app` beside a Dapr sidecar serves it; nothing is built before the first
-    call. `local()` runs the same in this process without Dapr. `routers` are added to the HTTP side (they find the
+    call. `local()` runs the same in this process without Dapr. `steps` are agents that handle steps of pipelines of
+    other services. `routers` are added to the HTTP side (they find the
     service with `perdure.serving.access.Running`); `parts` are context managers that live as long as the service.
     Settings come from the environment unless given.
     """
@@ -33,9 +35,10 @@ class App:
     def __init__(
         self,
         agents: Sequence[DurableAgent] = (),
-        pipelines: Sequence[Any] = (),
+        pipelines: Sequence[Pipeline] = (),
         settings: Settings | None = None,
         *,
+        steps: Sequence[StepAgent] = (),
         routers: Sequence[APIRouter] = (),
         parts: Sequence[Part] = (),
         clock: Clock | None = None,
@@ -44,6 +47,7 @@ class App:
         self.agents = tuple(agents)
         self.pipelines = tuple(pipelines)
         self._settings = settings
+        self.steps = tuple(steps)
         self._routers = tuple(routers)
         self._parts = tuple(parts)
         self._clock: Clock = clock or SystemClock()
@@ -67,7 +71,9 @@ class App:
         """
         from perdure.serving.local import local_runtime
 
-        return local_runtime(self._plan(telemetry=False), self._routers, Path(folder) if folder is not None else None)
+        return local_runtime(
+            self._plan(telemetry=False), self._all_routers(), Path(folder) if folder is not None else None
+        )
 
     @property
     def settings(self) -> Settings:
@@ -76,12 +82,21 @@ class App:
             self._settings = load_settings()
         return self._settings
 
+    def _all_routers(self) -> Sequence[APIRouter]:
+        if not self.pipelines and not self.steps:
+            return self._routers
+        from perdure.serving import pipelines
+
+        mine = [pipelines.runs] * bool(self.pipelines) + [pipelines.steps] * bool(self.steps)
+        return (*mine, *self._routers)
+
     def _plan(self, *, telemetry: bool) -> Plan:
         from perdure.serving.wiring import Plan, named
 
         return Plan(
             agents=named(self.agents),
             pipelines=self.pipelines,
+            steps=self.steps,
             parts=self._parts,
             settings=self.settings,
             clock=self._clock,
@@ -109,4 +124,4 @@ class App:
             async with Keeper(plan, lambda: dapr_reach(plan.settings), announce).kept():
                 yield
 
-        return http_application(plan.app_id, plan.settings, self._ids, self._routers, life)
+        return http_application(plan.app_id, plan.settings, self._ids, self._all_routers(), life)

@@ -13,6 +13,9 @@ from perdure.serving.auth import CALLER_HEADER, TOKEN_HEADER, Gate
 from perdure.serving.errors import BodyTooLarge, too_large, unexpected
 from perdure.serving.problem import problem_of
 
+DISCARDED_BYTES = 8 * 1024 * 1024
+"""Read and thrown away of a body that is too large: twice what a sidecar lets through."""
+
 CALLER = "perdure.caller"
 """Key of the caller's name in the ASGI scope."""
 
@@ -68,19 +71,29 @@ class Rim:
 
     def _counted(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
         declared = headers.get(b"content-length", b"")
-        seen = int(declared) if declared.isdigit() and int(declared) > self._limit else 0
+        length = int(declared) if declared.isdigit() else 0
+        seen = 0
 
         async def counted() -> Message:
             nonlocal seen
-            if seen > self._limit:
+            if length > self._limit + DISCARDED_BYTES:
                 raise BodyTooLarge(self._limit)
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._limit:
+            if max(seen, length) > self._limit:
+                await _discard(receive, message)
                 raise BodyTooLarge(self._limit)
             return message
 
         return counted
+
+
+async def _discard(receive: Receive, message: Message) -> None:
+    """Read on to the end, within reason: who is still sending when the connection closes never sees the answer."""
+    discarded = len(message.get("body", b""))
+    while message.get("more_body") and discarded <= DISCARDED_BYTES:
+        message = await receive()
+        discarded += len(message.get("body", b""))
 
 
 def caller_of(request: Request) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.clock import Clock, Ids
 from perdure.observability.metrics import Metrics
@@ -17,6 +17,9 @@ from perdure.sidecar.ports import Doors
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from perdure.pipeline.kind import PipelineKind
+    from perdure.pipeline.server import StepServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +36,6 @@ class Service:
     metrics: Metrics
     tracer: Tracer
     registry: CollectorRegistry
-    pipelines: Mapping[str, Any] = field(default_factory=dict)
+    pipelines: Mapping[str, PipelineKind] = field(default_factory=dict)
+    steps: Mapping[str, StepServer] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)

@@ -18,6 +18,7 @@ from perdure.llm.usage import Price, PriceTable
 from perdure.log.limits import LogLimits
 from perdure.observability.metrics import Metrics, make_metrics, otlp_meter_provider
 from perdure.observability.tracing import Tracer, configure_tracing
+from perdure.pipeline.work import PipelineWork, pipeline_work
 from perdure.run.kind import Kind
 from perdure.run.runner import Place, RunLimits, Runner
 from perdure.serving.service import Service
@@ -30,6 +31,7 @@ from perdure.turn.rules import TurnDefaults
 from perdure.types import Slot
 
 if TYPE_CHECKING:
+    from perdure.pipeline.pipeline import Pipeline, StepAgent
     from perdure.sidecar.memory import MemorySidecar
 
 Part = Callable[[Service], AbstractAsyncContextManager[Any]]
@@ -52,13 +54,14 @@ class Plan:
     """What a service consists of."""
 
     agents: Mapping[str, DurableAgent]
-    pipelines: Sequence[Any]
+    pipelines: Sequence[Pipeline]
     parts: Sequence[Part]
     settings: Settings
     clock: Clock
     ids: Ids
     app_id: str
     telemetry: bool
+    steps: Sequence[StepAgent] = ()
 
 
 def named(agents: Sequence[DurableAgent]) -> Mapping[str, DurableAgent]:
@@ -119,9 +122,12 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
 
     registry = CollectorRegistry()
     tracer, metrics = _telemetry(plan, registry, stack)
-    kinds = _turn_kinds(plan, reach, tracer, metrics)
+    place = _place(plan, reach.doors)
+    work = _pipeline_work(plan, reach.doors, place, tracer)
+    stack.push_async_callback(work.drain, plan.settings.run.shutdown_s)
+    kinds = {**_turn_kinds(plan, reach, tracer, metrics), **{kind.name: kind for kind in work.kinds.values()}}
     runner = Runner(
-        _place(plan, reach.doors),
+        place,
         kinds,
         clock=plan.clock,
         ids=plan.ids,
@@ -140,6 +146,24 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
         metrics=metrics,
         tracer=tracer,
         registry=registry,
+        pipelines=work.kinds,
+        steps=work.servers,
+    )
+
+
+def _pipeline_work(plan: Plan, doors: Doors, place: Place, tracer: Tracer) -> PipelineWork:
+    if not plan.pipelines and not plan.steps:
+        return PipelineWork({}, {})
+    return pipeline_work(
+        plan.pipelines,
+        plan.steps,
+        doors,
+        plan.settings.stores.agent,
+        clock=plan.clock,
+        slot=place.slot,
+        life=plan.ids.new(),
+        prefix=place.prefix,
+        tracer=tracer,
     )
 
 
