@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -77,8 +78,26 @@ class HostWorker:
         if self._loop is not None and not self._loop.is_running():
             self._loop.close()
 
+    def _wait_in_threads(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the thread that looks for work look on, instead of waking the loop ten times a second to say "none"."""
+        in_executor = loop.run_in_executor
+
+        def look_on(look: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return look()
+                except queue.Empty:
+                    if self._inner._shutdown.is_set():  # noqa: SLF001
+                        raise
+
+        def run_in_executor(executor: Any, work: Callable[..., Any], *args: Any) -> Any:
+            return in_executor(executor, look_on, lambda: work(*args))
+
+        loop.run_in_executor = run_in_executor  # type: ignore[method-assign, assignment]
+
     async def _run_tidily(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._wait_in_threads(self._loop)
         try:
             await self._run()
         finally:
