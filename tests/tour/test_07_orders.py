@@ -61,8 +61,11 @@ async def test_a_paused_turn_starts_nothing_until_it_is_resumed() -> None:
         await thinker.begun.wait()
         await turn.pause()
         thinker.go_on.set()
+        async for _, _, event in turn.events():
+            if event.t == "settled":
+                break
         assert await turn.answer() is None
-        assert turn.status == "paused"
+        assert (turn.status, turn.show()["steps"]) == ("paused", 1)
         await turn.resume()
         assert await turn.answer() == "I thought about: life"
 

@@ -73,9 +73,7 @@ class DurableAgent:
         async_state_updates: bool = False,
     ) -> None:
         self.name = _checked_name(name)
-        self.role = role
-        self.goal = goal
-        self.description = description
+        self.role, self.goal, self.description = role, goal, description
         self.instructions = _instructions(role, goal, instructions)
         self.model = model
         self.toolbox = Toolbox(tools)
@@ -90,20 +88,15 @@ class DurableAgent:
         self.approval_s = self._above("approval_s", approval_s)
         self.context_messages = self._at_least("context_messages", context_messages, 1)
         self.wait_for_model = wait_for_model
-        self.state_store_name = state_store_name
-        self.state_key = state_key
-        self.state_partition = state_partition
-        self.state_namespace = state_namespace
-        self.agents_registry_store_name = agents_registry_store_name
-        self.agents_registry_key = agents_registry_key
+        self.state_store_name, self.state_key = state_store_name, state_key
+        self.state_partition, self.state_namespace = state_partition, state_namespace
+        self.agents_registry_store_name, self.agents_registry_key = agents_registry_store_name, agents_registry_key
         self.message_bus_name = message_bus_name
         self.service_port = self._port(service_port)
         self.max_retries = self._at_least("max_retries", max_retries, 0)
         self.retry_delay = self._above("retry_delay", retry_delay)
-        self.enable_transactions = enable_transactions
-        self.state_sync_events = state_sync_events
-        self.state_change_topic = state_change_topic
-        self.async_state_updates = async_state_updates
+        self.enable_transactions, self.async_state_updates = enable_transactions, async_state_updates
+        self.state_sync_events, self.state_change_topic = state_sync_events, state_change_topic
 
     @property
     def tools(self) -> tuple[Tool[Any, Any], ...]:
