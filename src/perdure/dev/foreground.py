@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from perdure.dev import environment
 from perdure.dev.platform import Platform
 from perdure.dev.provision import ensure_runtime
 from perdure.dev.record import read_record
+from perdure.dev.topology import Replica
 from perdure.errors import Failed
 
 Say = Callable[[str], None]
@@ -101,15 +103,26 @@ async def _serve(wish: Wish, say: Say, started: asyncio.Event, ended: asyncio.Ev
 
 def _what_next(platform: Platform) -> str:
     """Three commands to copy, for a person who sees this for the first time."""
-    lines = ["", "ready. Ctrl-C ends everything. In another terminal:", ""]
-    names = {replica.name: replica for replica in platform.topology.replicas}
-    if "assistant" in names:
-        text = '{"agent": "assistant", "text": "What is 17 * 4? Write it to my notes.", "session": "first"}'
-        url = f"{names['assistant'].dapr_url}/v1.0/invoke/assistant/method/turns?wait=30"
-        lines.append(f"  curl -s {url} -H 'content-type: application/json' -d '{text}'")
-    if "orchestrator" in names:
-        url = f"{names['orchestrator'].url}/runs"
-        lines.append(f"  curl -s {url} -H 'content-type: application/json' -d '{{\"pipeline\": \"sensors\"}}'")
-    victim = next(iter(names), "scheduler")
-    lines += [f"  perdure dev restart {victim} --kill", "  perdure dev status", "  perdure dev logs -f", ""]
-    return "\n".join([*lines[:6], ""])
+    replicas = platform.topology.replicas
+    by_name = {replica.name: replica for replica in replicas}
+    commands: list[str] = []
+    if assistant := by_name.get("assistant"):
+        commands.append(_post(assistant, "/turns", {"text": "What is 17 * 4? Note it down.", "session": "first"}))
+    if orchestrator := by_name.get("orchestrator"):
+        commands.append(_post(orchestrator, "/runs", {"pipeline": "sensors", "wait_s": 30}))
+    perdure = _shown(Path(sys.executable).with_name("perdure"))
+    commands.append(f"{perdure} dev restart {replicas[0].name if replicas else 'scheduler'} --kill")
+    commands += [f"{perdure} dev status", f"{perdure} dev logs --follow"]
+    shown = "\n".join(f"  {command}" for command in commands[:3])
+    return f"\nready. Ctrl-C ends everything. Three things to try in another terminal:\n\n{shown}\n"
+
+
+def _post(replica: Replica, path: str, body: dict[str, str | int]) -> str:
+    """Through the service's own sidecar, as another agent would call it."""
+    url = f"{replica.dapr_url}/v1.0/invoke/{replica.app_id}/method{path}"
+    return f"curl -s {url} -H 'content-type: application/json' -d '{json.dumps(body)}'"
+
+
+def _shown(path: Path) -> str:
+    """As short as it can be copied: relative to the folder that the person is in."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
