@@ -71,7 +71,9 @@ REPLIES = st.lists(
     max_size=4,
 )
 MOVES = st.lists(
-    st.sampled_from(["step", "last", "step", "last", "say", "steer", "cancel", "crash", "approve", "deny", "expire"]),
+    st.sampled_from(
+        ["step", "last", "step", "last", "say", "steer", "cancel", "drop", "crash", "approve", "deny", "expire"]
+    ),
     max_size=25,
 )
 
@@ -116,6 +118,9 @@ def told(loop: Loop, move: str, run: int) -> list[Any]:
         return [Steered(run, "listen")]
     if move == "cancel":
         return [CancelAsked(run, "enough")]
+    if move == "drop":
+        newest = max(loop.view.control.open)
+        return [CancelAsked(newest, "never mind")] if newest != run else []
     asked = [a for a in loop.view.control.approvals.values() if a.status == "asked"]
     if not asked:
         return []

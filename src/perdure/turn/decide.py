@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from perdure.conversation.message import Message
 from perdure.effect import Doubt, Effect
 from perdure.llm.structured import Misfit
-from perdure.run.control import Control
+from perdure.run.control import Control, RunInfo
 from perdure.run.event import Closed, Event, Settled
 from perdure.run.kind import Act, Action, Done, Verdict
 from perdure.tools.arguments import ParsedCall, ToolProblem
@@ -21,6 +21,8 @@ from perdure.turn.state import Call, SessionState, Turn, Uncertain, total, usage
 from perdure.types import JsonObject
 
 MODEL = "model"
+
+Status: TypeAlias = Literal["done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +48,12 @@ def decide(rules: TurnRules, state: SessionState, control: Control) -> Verdict:
     turn = state.turn
     if turn is None:
         return Done()
+    unbegun = [info for info in control.open.values() if info.cancel is not None and info.n != turn.run]
+    if unbegun:
+        return Act(record=tuple(_cancelled(Turn(info.n, due=0), info) for info in unbegun))
     info = control.run(turn.run)
     if info is not None and info.cancel is not None:
-        return _close(turn, "cancelled", {"error": {"code": "cancelled", "message": info.cancel or "cancelled"}})
+        return Act(record=(_cancelled(turn, info),))
     if turn.trouble is not None:
         return _ending(rules, state, control, turn)
     over = _limit(rules, turn)
@@ -61,13 +66,16 @@ def decide(rules: TurnRules, state: SessionState, control: Control) -> Verdict:
     return Act(actions=(_asking(state, turn),))
 
 
-def _close(turn: Turn, status: str, result: JsonObject) -> Act:
-    counted: JsonObject = {**result, "usage": usage_json(turn.used), "steps": turn.steps}
-    return Act(record=(Closed(turn.run, status, counted),))  # type: ignore[arg-type]  # a literal by its callers
+def _closed(turn: Turn, status: Status, result: JsonObject) -> Closed:
+    return Closed(turn.run, status, {**result, "usage": usage_json(turn.used), "steps": turn.steps})
+
+
+def _cancelled(turn: Turn, info: RunInfo) -> Closed:
+    return _closed(turn, "cancelled", {"error": {"code": "cancelled", "message": info.cancel or "cancelled"}})
 
 
 def _failing(turn: Turn, code: str, message: str) -> Act:
-    return _close(turn, "failed", {"error": {"code": code, "message": message}})
+    return Act(record=(_closed(turn, "failed", {"error": {"code": code, "message": message}}),))
 
 
 def _ending(rules: TurnRules, state: SessionState, control: Control, turn: Turn) -> Act:
@@ -149,7 +157,7 @@ def _answered(rules: TurnRules, turn: Turn, answer: str) -> Act:
     checked = shape.parse(answer) if shape is not None else None
     if isinstance(checked, Misfit):
         return Act(record=(AnswerMisfit(turn.run, checked.text),))
-    return _close(turn, "done", {})
+    return Act(record=(_closed(turn, "done", {}),))
 
 
 def _asking(state: SessionState, turn: Turn) -> ModelAction:

@@ -9,7 +9,7 @@ from perdure.agent.agent import DurableAgent
 from perdure.clock import SystemIds
 from perdure.errors import Busy, Conflict, Invalid, NotFound
 from perdure.run.control import Control, fold_control
-from perdure.run.event import Closed, Steered
+from perdure.run.event import CancelAsked, Closed, Steered
 from perdure.run.plan import View
 from perdure.tools import tool
 from perdure.turn.accept import MAX_QUEUED, Ask, session_of
@@ -194,6 +194,15 @@ async def test_a_queued_turn_that_is_steered_hears_it_from_the_start() -> None:
     loop.append([Steered(second, "politely")])
     await loop.drive()
     assert loop.asked[1].messages[-1].text == "two\n\npolitely"
+
+
+async def test_a_queued_turn_that_is_cancelled_ends_at_once_and_leaves_no_message() -> None:
+    loop = loop_of("ok")
+    first, second = loop.say("one"), loop.say("two")
+    loop.append([CancelAsked(second, "never mind")])
+    assert (loop.turn(first)["status"], loop.turn(second)["status"]) == ("running", "cancelled")
+    await loop.drive()
+    assert [m.text for m in loop.view.state.messages] == ["one", "ok"]
 
 
 def test_the_digest_of_a_key_is_of_the_text_alone() -> None:
