@@ -27,9 +27,9 @@ class App:
 
     An ASGI application: `uvicorn service:app` beside a Dapr sidecar serves it; nothing is built before the first
     call. `local()` runs the same in this process without Dapr. `steps` are agents that handle steps of pipelines of
-    other services. `routers` are added to the HTTP side (they find the
-    service with `perdure.serving.access.Running`); `parts` are context managers that live as long as the service.
-    Settings come from the environment unless given.
+    other services. `routers` are added to the HTTP side (they find the service with
+    `perdure.serving.access.Running`); `parts` are context managers that live as long as the service. Settings come
+    from the environment unless given.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class App:
     ) -> None:
         self.agents = tuple(agents)
         self.pipelines = tuple(pipelines)
-        self._settings = settings
         self.steps = tuple(steps)
+        self._settings = settings
         self._routers = tuple(routers)
         self._parts = tuple(parts)
         self._clock: Clock = clock or SystemClock()
@@ -71,9 +71,7 @@ class App:
         """
         from perdure.serving.local import local_runtime
 
-        return local_runtime(
-            self._plan(telemetry=False), self._all_routers(), Path(folder) if folder is not None else None
-        )
+        return local_runtime(self.plan(), self._routers, Path(folder) if folder is not None else None)
 
     @property
     def settings(self) -> Settings:
@@ -82,15 +80,8 @@ class App:
             self._settings = load_settings()
         return self._settings
 
-    def _all_routers(self) -> Sequence[APIRouter]:
-        if not self.pipelines and not self.steps:
-            return self._routers
-        from perdure.serving import pipelines
-
-        mine = [pipelines.runs] * bool(self.pipelines) + [pipelines.steps] * bool(self.steps)
-        return (*mine, *self._routers)
-
-    def _plan(self, *, telemetry: bool) -> Plan:
+    def plan(self, *, telemetry: bool = False) -> Plan:
+        """What `wiring` builds it from. Raises: Invalid when a name is given twice."""
         from perdure.serving.wiring import Plan, named
 
         return Plan(
@@ -114,7 +105,7 @@ class App:
 
         seen = self.settings.observability
         configure_logging(format=seen.log_format, level=seen.log_level, contents=seen.contents)
-        plan = self._plan(telemetry=True)
+        plan = self.plan(telemetry=True)
 
         @asynccontextmanager
         async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -124,4 +115,4 @@ class App:
             async with Keeper(plan, lambda: dapr_reach(plan.settings), announce).kept():
                 yield
 
-        return http_application(plan.app_id, plan.settings, self._ids, self._all_routers(), life)
+        return http_application(plan, self._routers, life)

@@ -10,13 +10,14 @@ from perdure.types import Json, JsonObject
 
 
 def card(service: Service) -> JsonObject:
-    """App-id, version, agents with their tools, pipelines. The instructions stay inside."""
+    """App-id, version, agents with their tools, pipelines, steps by agent. The instructions stay inside."""
     agents: list[Json] = [_agent(agent) for agent in service.turns.agents.values()]
     return {
         "app_id": service.app_id,
         "version": version("perdure"),
         "agents": agents,
         "pipelines": list[Json](service.pipelines),
+        "steps": {agent: list[Json](server.handlers) for agent, server in service.steps.items()},
     }
 
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import TypeAlias
 
 from fastapi import APIRouter, FastAPI
 
-from perdure.clock import Ids
-from perdure.serving import errors
+from perdure.serving import errors, pipelines
 from perdure.serving.auth import OPEN_PATHS, Gate
 from perdure.serving.problem import Problem
 from perdure.serving.rim import Rim
 from perdure.serving.routes import dapr, health, runs, sessions, turns
-from perdure.settings import Settings
+from perdure.serving.wiring import Plan
 
 Life: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def http_application(
-    title: str, settings: Settings, ids: Ids, routers: Sequence[APIRouter] = (), life: Life | None = None
-) -> FastAPI:
+def http_application(plan: Plan, routers: Sequence[APIRouter] = (), life: Life | None = None) -> FastAPI:
     """The ASGI application; it answers 503 until `app.state.service` is set and `app.state.up` is true."""
+    settings = plan.settings
     traced = bool(settings.observability.otlp_endpoint)
     app = FastAPI(
-        title=title,
+        title=plan.app_id,
         version=version("perdure"),
         lifespan=life or _nothing,
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
@@ -42,11 +40,25 @@ def http_application(
         },
     )
     token = settings.dapr.app_token.get_secret_value() if settings.dapr.app_token else None
-    app.add_middleware(Rim, gate=Gate(token), max_body_bytes=settings.http.max_body_bytes, ids=ids)
+    app.add_middleware(Rim, gate=Gate(token), max_body_bytes=settings.http.max_body_bytes, ids=plan.ids)
     errors.install(app)
-    for router in (turns.router, sessions.router, runs.router, health.router, dapr.router, *routers):
+    for router in (*_routers(plan), *routers):
         app.include_router(router)
     return app
+
+
+def _routers(plan: Plan) -> Iterator[APIRouter]:
+    """What this service has, and nothing else."""
+    if plan.agents:
+        yield turns.router
+        yield sessions.router
+    yield runs.router
+    if plan.pipelines:
+        yield pipelines.runs
+    if plan.steps:
+        yield pipelines.steps
+    yield health.router
+    yield dapr.router
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from perdure.llm.usage import Price, PriceTable
 from perdure.log.limits import LogLimits
 from perdure.observability.metrics import Metrics, make_metrics, otlp_meter_provider
 from perdure.observability.tracing import Tracer, configure_tracing
+from perdure.pipeline.kind import FAMILY as PIPELINE
 from perdure.pipeline.work import PipelineWork, pipeline_work
 from perdure.run.kind import Kind
 from perdure.run.runner import Place, RunLimits, Runner
@@ -218,7 +219,7 @@ def _place(plan: Plan, doors: Doors) -> Place:
     return Place(
         app_id=plan.app_id,
         slot=Slot(dapr.slot or f"{plan.app_id}-{dapr.app_port}"),
-        stores={TURN: doors.stores[stores.conversation], "pipeline": doors.stores[stores.workflow]},
+        stores={TURN: doors.stores[stores.conversation], PIPELINE: doors.stores[stores.workflow]},
         engine=doors.engine,
         jobs=doors.jobs,
         namespace=dapr.namespace,

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 
+from perdure.agent.agent import DurableAgent
 from perdure.errors import SidecarUnavailable
+from perdure.serving.app import App
 from perdure.serving.http import http_application
 from perdure.serving.service import Service
 from perdure.settings import Settings
@@ -39,11 +42,7 @@ async def test_a_store_that_is_away_is_named(service: Any, monkeypatch: Any) -> 
 
 
 async def test_a_service_that_is_not_up_says_so_and_is_alive() -> None:
-    import httpx2
-
-    from perdure.clock import SystemIds
-
-    app = http_application("late", Settings(), SystemIds())
+    app = http_application(App(agents=[DurableAgent("late", model="scripted:hi")], settings=Settings()).plan())
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://late") as client:
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).json()["checks"] == {"service": "starting"}
