@@ -75,6 +75,8 @@ class RunSettings(Section):
     """Rounds after which a host starts over with an empty history; the history is replayed in each round."""
     sweep_every_s: Seconds = 30.0
     """How often abandoned runs of all replicas are looked for; one replica does it each time."""
+    pace_s: Annotated[float, Field(ge=0)] = 0.0
+    """Slow motion for demonstrations: how long each outcome is held back before it is recorded."""
 
 
 class LogSettings(Section):

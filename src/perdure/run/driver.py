@@ -44,6 +44,7 @@ class DriveLimits:
     shutdown_s: float = 10.0
     retry_s: float = 0.05
     retry_max_s: float = 5.0
+    pace_s: float = 0.0
 
 
 class Superseded(Exception):
@@ -295,7 +296,10 @@ class Drive:
         if action.effect is not Effect.READ and late:
             return ()  # not started, so the planner reserves it anew, with a fresh start-by time
         self._started.add(action.key)
-        return await self.subject.kind.do(action, doing)
+        facts = await self.subject.kind.do(action, doing)
+        if self.limits.pace_s:
+            await self.clock.sleep(self.limits.pace_s)
+        return facts
 
     async def _outwait(self) -> None:
         """Let the start-by time of an older owner's reservation pass: after it, that owner cannot start."""
