@@ -241,6 +241,7 @@ def _run_limits(settings: Settings) -> RunLimits:
         stale_s=run.stale_s,
         max_active_runs=run.max_active_runs,
         host_rounds=run.host_rounds,
+        pace_s=run.pace_s,
         sweep_every_s=round(run.sweep_every_s),
         cache_subjects=settings.log.cache_subjects,
     )
