@@ -34,7 +34,7 @@ class Ask:
     @property
     def digest(self) -> str:
         """Of what the key stands for: 32 hex digits."""
-        return hashlib.blake2b(self.text.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
     def accepted(self) -> Accepted:
         """The event that begins the turn."""
@@ -51,7 +51,7 @@ def session_of(agent: str, session: str | None, key: str | None, ids: Ids) -> st
     if session is not None:
         return _checked("session", session)
     if key is not None:
-        material = f"{len(agent)}:{agent}{_checked('key', key)}".encode()
+        material = f"{len(agent)}:{agent}{_checked('key', key)}".encode(errors="surrogatepass")
         return f"k-{hashlib.blake2b(material, digest_size=16).hexdigest()}"
     return f"s-{ids.new()}"
 

@@ -17,7 +17,7 @@ from perdure.observability.names import Attribute, SpanName
 from perdure.observability.tracing import Span, Tracer
 from perdure.run.event import Doubted, Event, Settled
 from perdure.run.kind import Action, Doing
-from perdure.sidecar.ports import ChatReply
+from perdure.sidecar.ports import ChatCall, ChatReply
 from perdure.tools.context import ToolContext
 from perdure.tools.failure import EndTurn, ToolTimedOut
 from perdure.tools.reconciled import ReconciledAs
@@ -78,12 +78,7 @@ class Effects:
             self._count_model("failed", began)
             return [self._model_failed(action, error)]
         self._count_model("ok", began, reply)
-        return [
-            ModelReplied(
-                action.run, reply.text, reply.calls, reply.finish, reply.model, reply.input_tokens,
-                reply.output_tokens, action.heard,
-            )
-        ]  # fmt: skip
+        return [_replied(action, reply)]
 
     def _request(self, action: ModelAction) -> ModelRequest:
         shape = self.rules.shape
@@ -97,7 +92,7 @@ class Effects:
 
     def _model_failed(self, action: ModelAction, error: PerdureError) -> TurnFailed:
         log.failure("model_failed", error, model=self.model.name)
-        return TurnFailed(action.run, error.code, error.message)
+        return TurnFailed(action.run, error.code, clean(error.message))
 
     def _count_model(self, outcome: str, began: float, reply: ChatReply | None = None) -> None:
         if self.metrics is None:
@@ -133,8 +128,9 @@ class Effects:
         try:
             result = await self.rules.toolbox.call(action.parsed, self._context(action, doing))
         except EndTurn as end:
-            ended = TurnFailed(action.run, end.code, end.message)
-            return [Settled(action.key, end.message, ok=False), ended], "ended_turn"
+            message = clean(end.message)
+            ended = TurnFailed(action.run, end.code, message)
+            return [Settled(action.key, message, ok=False), ended], "ended_turn"
         except ToolTimedOut as late:
             if action.effect is Effect.ONCE:
                 return [Doubted(action.key, TIME_LIMIT)], "timed_out"
@@ -163,6 +159,28 @@ class Effects:
             str(Attribute.RUN): doing.run_id,
             str(Attribute.ATTEMPT): doing.attempt,
         }
+
+
+def _replied(action: ModelAction, reply: ChatReply) -> ModelReplied:
+    return ModelReplied(
+        run=action.run,
+        text=clean(reply.text),
+        calls=tuple(ChatCall(clean(call.id), clean(call.name), clean(call.arguments)) for call in reply.calls),
+        finish=reply.finish,
+        model=reply.model,
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
+        heard=action.heard,
+    )
+
+
+def clean(text: str) -> str:
+    """`text` as it can be written: half a character, as a model that was cut may send, becomes a question mark."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
 
 
 def _describe_reply(span: Span, reply: ChatReply) -> None:

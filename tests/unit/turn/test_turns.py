@@ -353,3 +353,11 @@ async def test_the_first_outcome_of_a_call_stands() -> None:
     loop.append([Settled("1.2.1", "paid twice")])
     await loop.drive()
     assert [m.text for m in loop.asked[1].messages if m.role == "tool"] == ["paid 1", "paid 2"]
+
+
+async def test_half_a_character_in_a_reply_is_no_obstacle() -> None:
+    loop = Loop.of(agent(), asks(call("pay", '{"amount": "\ud83d"}')), "cut \ud83d")
+    run = loop.say("go")
+    await loop.drive()
+    assert loop.turn(run)["answer"] == "cut ?"
+    assert orjson.dumps(loop.events)
