@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +17,8 @@ from perdure.serving.problem import problem_of
 
 DISCARDED_BYTES = 8 * 1024 * 1024
 """Read and thrown away of a body that is too large: twice what a sidecar lets through."""
+
+_NAMED = re.compile(r"/(?:(?:turns|runs)/(?P<run>[a-z2-7]{26}-[0-9]{1,10})|sessions/(?P<session>[^/]{1,256}))(?:/|$)")
 
 CALLER = "perdure.caller"
 """Key of the caller's name in the ASGI scope."""
@@ -36,7 +40,7 @@ class Rim:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         caller = self._gate.caller(headers.get(CALLER_HEADER))
         scope[CALLER] = caller
-        with received_trace(self._trace(headers)), log_context(caller=caller):
+        with received_trace(self._trace(headers)), log_context(caller=caller, **_about(scope["path"])):
             await self._guarded(scope, headers, receive, send)
 
     def _trace(self, headers: dict[bytes, bytes]) -> str:
@@ -86,6 +90,12 @@ class Rim:
             return message
 
         return counted
+
+
+def _about(path: str) -> dict[str, str]:
+    """The run or the session that a path names, for the log."""
+    named = _NAMED.match(path)
+    return {name: value for name, value in named.groupdict().items() if value} if named else {}
 
 
 async def _discard(receive: Receive, message: Message) -> None:

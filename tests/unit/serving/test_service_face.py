@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import APIRouter
 
 from perdure.agent.agent import DurableAgent
 from perdure.errors import SidecarUnavailable
+from perdure.observability.context import log_fields
 from perdure.serving.app import App
 from perdure.serving.http import http_application
 from perdure.serving.service import Service
@@ -61,6 +63,7 @@ async def test_metrics_are_for_prometheus(service: Any) -> None:
 async def test_the_card_names_agents_and_tools_but_no_instructions(bank: Any) -> None:
     card = (await bank.client.get("/card")).json()
     assert card["app_id"] == "bank"
+    assert card["pipelines"] == []
     (agent,) = card["agents"]
     assert agent["name"] == "banker"
     assert agent["tools"][0]["name"] == "send_money"
@@ -208,3 +211,25 @@ async def test_a_tick_of_a_job_reaches_its_handler(opening: Any, body: bytes, da
 async def test_an_unknown_job_is_not_found(service: Any) -> None:
     reply = await service.client.post("/job/nobody")
     assert (reply.status_code, reply.json()["code"]) == (404, "job_unknown")
+
+
+async def test_log_lines_of_a_request_name_caller_and_run(opening: Any) -> None:
+    seen: list[dict[str, str]] = []
+    router = APIRouter()
+
+    @router.get("/turns/{turn}/look")
+    async def look(turn: str) -> None:
+        seen.append(dict(log_fields()))
+
+    headers = {"dapr-caller-app-id": "shop", "dapr-api-token": "t"}
+    async with opening(token="t", routers=[router]) as reached:
+        turn = (await reached.client.post("/turns", json={"text": "hi"}, headers=headers)).json()["id"]
+        await reached.client.get(f"/turns/{turn}/look", headers=headers)
+    assert seen == [{"caller": "shop", "run": turn}]
+
+
+async def test_a_session_with_an_open_turn_is_not_erased(bank: Any) -> None:
+    asked = (await bank.client.post("/turns", json={"text": "pay", "session": "s"})).json()
+    reply = await bank.client.delete("/sessions/s")
+    assert (reply.status_code, reply.json()["code"]) == (409, "run_open")
+    assert (await bank.client.get(f"/turns/{asked['id']}")).json()["status"] == "waiting"
