@@ -1,0 +1,1 @@
+"""The speed marks of perdure beside the bare floor, measured in one run: `python -m benchmarks`."""
