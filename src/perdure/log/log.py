@@ -106,8 +106,8 @@ class Log:
                 stored += [data async for _, data in self._reader.forward(start.last + 1, closed=head.last)]
             return await self._start_over(start, stored, closed=head.last)
 
-    async def append(self, events: Sequence[object], *, epoch: int, driver: str) -> Commit:
-        """Add one commit after the last one known; durable when this returns.
+    async def append(self, events: Sequence[object], *, epoch: int, driver: str, at: str = "") -> Commit:
+        """Add one commit after the last one known; durable when this returns. Its time is `at`, else now.
 
         Raises: Conflict (code `log_moved`) when something is there that was not read yet: nothing was appended
         unless `read_on` shows it; read on, fold, decide anew. Transient: the outcome is unknown until the next
@@ -118,7 +118,7 @@ class Log:
                 await self._settle()
                 raise self._moved()
             await self._delete_orphans()
-            attempt = await self._attempt(events, epoch, driver)
+            attempt = await self._attempt(events, epoch, driver, at or rfc3339(self._clock.now()))
             # Set before the write and cleared after it, so that whatever interrupts it, a cancelled caller
             # too, leaves an attempt to be settled.
             self._pending = attempt
@@ -254,8 +254,8 @@ class Log:
         self.n, self.last_id, self._open = last, prev or "", opened
         return Loaded(start.snapshot, tuple(commits))
 
-    async def _attempt(self, events: Sequence[object], epoch: int, driver: str) -> _Attempt:
-        n, commit, at = self.n + 1, self._ids.new(), rfc3339(self._clock.now())
+    async def _attempt(self, events: Sequence[object], epoch: int, driver: str, at: str) -> _Attempt:
+        n, commit = self.n + 1, self._ids.new()
         content = events if isinstance(events, list | tuple) else list(events)
         data = encode(commit, self.last_id, n, epoch, driver, at, content)
         if len(data) <= self._limits.blob_bytes:

@@ -133,10 +133,10 @@ class Drive:
         )
         self._made = made
         if made.wait is None and not self.host_due:
-            return Entry(made.events, self.epoch, self.driver)
+            return Entry(made.events, self.epoch, self.driver, at=at.at)
         run = fold_view(self.subject.kind, view, made.events, at).control.current
         hosted = [Hosted(run.n, 1)] if run is not None and not run.generation else []
-        return Entry([*made.events, *hosted], self.epoch, self.driver)
+        return Entry([*made.events, *hosted], self.epoch, self.driver, at=at.at)
 
     def _moment(self, seconds: float) -> str:
         return rfc3339(self.clock.now() + timedelta(seconds=seconds))

@@ -27,6 +27,7 @@ _SNAPSHOT: TypeAdapter[tuple[str, str, str]] = TypeAdapter(tuple[str, str, str])
 class Entry:
     """What a decision wants appended, and as whom. A guest appends at the known epoch without a driver's name.
 
+    `at` is the moment the decision was made at, which actions know already; empty: when it is appended.
     `landed` is called once the events are known to be durable, also when that is found out only later.
     """
 
@@ -34,6 +35,7 @@ class Entry:
     epoch: int | None = None
     driver: str = ""
     landed: Callable[[], None] | None = None
+    at: str = ""
 
 
 Decide = Callable[[View[Any]], Entry]
@@ -150,7 +152,7 @@ class Subject:
                     return None
                 epoch = view.control.epoch if entry.epoch is None else entry.epoch
                 try:
-                    commit = await self.log.append(entry.events, epoch=epoch, driver=entry.driver)
+                    commit = await self.log.append(entry.events, epoch=epoch, driver=entry.driver, at=entry.at)
                 except Conflict:
                     await self._read_on()
                     continue
