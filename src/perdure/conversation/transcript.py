@@ -19,15 +19,6 @@ def valid(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(_repaired(messages))
 
 
-def unanswered(messages: Sequence[Message]) -> tuple[ChatCall, ...]:
-    """The calls of the newest assistant message that have no result yet."""
-    for at in range(len(messages) - 1, -1, -1):
-        if messages[at].role == "assistant":
-            answered = {message.call_id for message in messages[at + 1 :] if message.role == "tool"}
-            return tuple(call for call in messages[at].calls if call.id not in answered)
-    return ()
-
-
 def exchanges(messages: Sequence[Message]) -> tuple[tuple[Message, ...], ...]:
     """The messages by turn: what a user said with all that followed from it."""
     found: list[list[Message]] = []

@@ -39,7 +39,7 @@ def fold(state: SessionState, event: Event, at: Position, *, limit: int | None) 
 
 def _accepted(state: SessionState, event: Accepted, at: Position) -> SessionState:
     session = str(event.payload.get("session", state.session))
-    said = Said(at.n, str(event.payload.get("text", "")), at.at, session)
+    said = Said(at.n, str(event.payload.get("text", "")), at.at)
     state = replace(state, session=session)
     if state.turn is not None:
         return replace(state, queued=(*state.queued, said))
@@ -66,7 +66,6 @@ def _replied(state: SessionState, event: ModelReplied, at: Position) -> SessionS
         steps=turn.steps + 1,
         used={**turn.used, event.model: turn.used.get(event.model, Usage()) + used},
         calls=calls,
-        finish=event.finish,
         steers=turn.steers[event.heard :],
     )
     heard = tuple(_user(said) for said in (state.turn.steers[: event.heard] if state.turn else ()))

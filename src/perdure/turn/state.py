@@ -33,7 +33,6 @@ class Said:
     run: int
     text: str
     at: str
-    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,6 @@ class Turn:
     calls: tuple[Call, ...] = ()
     steers: tuple[Said, ...] = ()
     answer: str | None = None
-    finish: str = ""
     trouble: Trouble | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from perdure.conversation import Message, exchanges, newest, shown, unanswered, valid
+from perdure.conversation import Message, exchanges, newest, shown, valid
 from perdure.sidecar.ports import ChatCall
 
 CALL = ChatCall("c1", "look", "{}")
@@ -26,13 +26,6 @@ def test_a_result_without_a_call_or_given_twice_is_left_out() -> None:
     result = Message("tool", "seen", call_id="c1", name="look", run=1)
     messages = [result, user(1), Message("assistant", calls=(CALL,), run=1), result, result]
     assert [m.role for m in valid(messages)] == ["user", "assistant", "tool"]
-
-
-def test_unanswered_are_the_open_calls_of_the_newest_reply() -> None:
-    other = ChatCall("c2", "look", "{}")
-    messages = [Message("assistant", calls=(CALL, other)), Message("tool", "seen", call_id="c1")]
-    assert unanswered(messages) == (other,)
-    assert unanswered([user(1)]) == ()
 
 
 def test_the_window_holds_whole_exchanges_and_always_the_newest() -> None:
