@@ -84,6 +84,7 @@ class _Draft(Generic[S]):
     started: AbstractSet[str]
     patience: str
     events: list[Event] = field(default_factory=list)
+    starts: dict[str, Start] = field(default_factory=dict)
 
     def add(self, *events: Event) -> None:
         start = Position(self.at.n, len(self.events), self.at.at, self.at.epoch, self.at.driver)
@@ -181,6 +182,15 @@ def _step(draft: _Draft[Any], action: Action) -> Start | None:
     """Record what must be known before `action` may start; None when it runs, waits or has just been settled."""
     if action.key in draft.running:
         return None
+    if action.key not in draft.starts:
+        start = _start(draft, action)
+        if start is None:
+            return None
+        draft.starts[action.key] = start  # asked for again after another's outcome, it is not reserved again
+    return draft.starts[action.key]
+
+
+def _start(draft: _Draft[Any], action: Action) -> Start | None:
     control = draft.view.control
     current = control.run(action.run)
     if current is not None and current.paused:

@@ -296,6 +296,18 @@ async def test_a_call_cut_by_a_crash_is_told_as_unknown_and_the_same_call_again_
     assert loop.view.state.uncertain == ()
 
 
+async def test_a_takeover_reserves_each_call_once_whatever_becomes_of_its_neighbours() -> None:
+    retried = tool(doubt="retry", name="retried")(pay.function)
+    calls = [call(name, '{"amount": 1}') for name in ("retried", "pay")]
+    loop = Loop.of(agent(tools=[retried, pay]), asks(*calls, call("pay", '{"amount": 2}')), "ok")
+    loop.say("go")
+    await loop.step()
+    loop.claim()
+    assert kinds(loop.commits[-1][1]).count("reserved") == 1
+    [start] = loop.running
+    assert (start.action.key, start.attempt, start.after_other) == ("1.2.1", 2, True)
+
+
 async def test_a_pending_call_to_a_tool_that_is_gone_gets_a_typed_failure() -> None:
     careful = tool(approval=True)(pay.function)
     old = Loop.of(agent(tools=[careful]), asks(call("pay", '{"amount": 1}')))
