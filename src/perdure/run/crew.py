@@ -96,7 +96,8 @@ class Crew:
         for drive in list(self._drives.values()):
             await drive.ended.wait()
         self._ticking.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        # Not told of `error`: the group would wrap it into one of its own, and who waits for Transient misses it.
+        await self._tasks.__aexit__(None, None, None)
 
     @property
     def full(self) -> bool:
