@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from perdure.cli import dev, service
+from perdure.cli import demo, dev, service
 
 
 def build() -> typer.Typer:
@@ -17,6 +17,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.add_typer(dev.commands(), name="dev", help="The local platform: Dapr, Valkey and the services of dapr.yaml.")
+    app.command()(demo.demo)
     app.command()(service.serve)
     app.command()(service.settings)
     return app
