@@ -13,7 +13,12 @@ RULES = (
         r"\bbook (?:a |the )?room (?P<room>\w+) (?:for|on) (?P<night>\d{4}-\d{2}-\d{2})",
         "book room Fram for 2026-01-31",
     ),
-    Rule("write_note", r"\bnote (?:that |down )?(?P<text>[^.;]+)", "note that the key is under the mat"),
+    Rule("write_note", r"(?P<text>[^.;?!]+)[.;?!]\s*note (?:it|this|that) down\b", "the door sticks; note it down"),
+    Rule(
+        "write_note",
+        r"\bnote (?:that |down )?(?!(?:it|this|that|down)\b)(?P<text>[^.;]+)",
+        "note that the key is under the mat",
+    ),
     Rule("list_notes", r"\b(?:list|show|read)\b[^.;]*\bnotes\b", "list my notes", lambda match: {}),
 )
 
