@@ -6,11 +6,10 @@ from datetime import date
 from typing import Any
 
 from agents.assistant.notes import Desk
-from agents.assistant.settings import FOLDER
 
-from perdure import ToolContext, tool
+from perdure import ToolContext, load_settings, tool
 
-desk = Desk(FOLDER)
+desk = Desk(load_settings().agent.folder / "assistant")
 
 
 @tool(effect="read")

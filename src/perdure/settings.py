@@ -228,6 +228,9 @@ class AgentSettings(Section):
     """What a turn may cost by the prices configured; None: no limit."""
     tool_timeout_s: Seconds = 60.0
     """Limit for a tool that names none."""
+    folder: Path = Path(".perdure")
+    """Where agents' tools write files for people to look at, a folder for each agent: in the project, so that they
+    are found and deleted with it."""
 
 
 class Settings(Section):
