@@ -241,6 +241,33 @@ async def test_on_sigterm_who_waits_is_answered_and_the_turn_goes_on_afterwards(
     assert "Traceback" not in bank.platform.log("assistant").read_text()
 
 
+async def test_a_service_whose_sidecar_comes_late_is_alive_and_says_so(bank: Bank) -> None:
+    """It answers 503 until the sidecar is there, then it is up without a restart, with its subscriptions."""
+    for name in ("assistant", "assistant.sidecar"):
+        await bank.platform.stop(name)
+    await bank.platform.start("assistant")
+    ready = await _readiness(bank)
+    assert ready.json()["checks"] == {"service": "starting"}
+    asked = await bank.ask(bank.direct, agent="weather", text="hi")
+    assert (asked.status_code, asked.json()["code"], asked.headers["retry-after"]) == (503, "starting", "1")
+    assert (await bank.client.get(f"{bank.direct}/healthz")).status_code == 200
+    await bank.platform.start("assistant.sidecar")
+    await bank.platform.ready("assistant", "assistant.sidecar")
+    assert (await bank.ask(bank.invoked, agent="weather", text="hi")).json()["answer"] == "heard: hi"
+    log = bank.platform.log("assistant").read_text()
+    assert "Traceback" not in log
+
+
+async def _readiness(bank: Bank) -> httpx2.Response:
+    """What /readyz says as soon as anything answers there."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await bank.client.get(f"{bank.direct}/readyz")
+            except httpx2.TransportError:
+                await asyncio.sleep(0.05)  # another process starts; it tells nobody but who asks
+
+
 async def test_a_store_that_is_away_is_told_by_readyz_and_found_again(bank: Bank) -> None:
     bank.platform.signal("valkey", signal.SIGSTOP)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -49,14 +50,17 @@ def problem(status: int, code: str, detail: str, *, headers: Mapping[str, str] |
 
 def problem_of(error: PerdureError) -> Response:
     """How `error` looks from outside. What is broken inside keeps its details for the log."""
-    headers = {}
-    retry_after = error.details.get("retry_after_s")
-    if isinstance(retry_after, int | float) and not isinstance(retry_after, bool):
-        headers["Retry-After"] = str(max(1, round(retry_after)))
+    headers = {"Retry-After": _retry_after(error)} if error.retryable else {}
     more: JsonObject = (
         {"details": dict(error.details)} if error.details and error.status < HTTPStatus.INTERNAL_SERVER_ERROR else {}
     )
     return problem(error.status, error.code, error.message, headers=headers, **more)
+
+
+def _retry_after(error: PerdureError) -> str:
+    """Whole seconds; where nobody knows better, the least that can be said."""
+    seconds = error.details.get("retry_after_s")
+    return str(max(1, math.ceil(seconds))) if isinstance(seconds, int | float) else "1"
 
 
 def _title(status: int) -> str:
