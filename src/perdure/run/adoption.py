@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.clock import Clock
-from perdure.errors import Transient
+from perdure.errors import PerdureError, Transient
 from perdure.observability.logs import get_logger
 from perdure.run.crew import Crew, RunLimits
 from perdure.run.hosting import Hosting
@@ -14,6 +14,10 @@ from perdure.types import JsonObject, SubjectId
 log = get_logger(__name__)
 
 SWEEP = "perdure-sweep"
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+"""Between two tries to schedule the sweep: no longer than a sweep would be away anyway."""
 
 
 class Adoption:
@@ -30,11 +34,22 @@ class Adoption:
         self._jobs.on(SWEEP, self.sweep)
 
     async def schedule(self) -> None:
-        """Have the job come. A sidecar without a scheduler is said in the log: adoption then waits for a restart."""
-        try:
-            await self._jobs.schedule(SWEEP, f"@every {self._limits.sweep_every_s}s")
-        except Transient as error:
-            log.warning("sweep_not_scheduled", code=error.code)
+        """Have the job come, as soon as the scheduler takes it. That one may be away just when everything starts, so
+        nothing else should wait for this."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._jobs.schedule(SWEEP, f"@every {self._limits.sweep_every_s}s")
+            except Transient as error:
+                if pause == FIRST_PAUSE_S:
+                    log.warning("sweep_put_off", code=error.code)
+            except PerdureError as error:
+                log.failure("sweep_not_scheduled", error)  # repeating would meet the same; runs are driven without it
+                return
+            else:
+                return
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def sweep(self, data: JsonObject) -> None:
         """Look at all replicas twice, a stale time apart; adopt what those left that did not move."""

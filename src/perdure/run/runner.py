@@ -102,8 +102,12 @@ class Runner:
     async def hosting(self) -> AsyncIterator[None]:
         """While open, this replica also executes hosts and sweeps for what dead replicas left."""
         async with self._place.engine.serve(host_body(self.limits.host_rounds), self._crew.drive_hosted):
-            await self._adoption.schedule()
-            yield
+            scheduling = asyncio.create_task(self._adoption.schedule(), name="schedule sweep")
+            try:
+                yield
+            finally:
+                scheduling.cancel()
+                await asyncio.wait((scheduling,))
 
     # --- asking ---------------------------------------------------------------------------------
 
