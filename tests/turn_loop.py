@@ -104,7 +104,7 @@ class Loop:
         keys = frozenset(start.action.key for start in self.running)
         made = plan(
             self.kind, self.view, facts, at=at, running=keys, started=self.started,
-            expires=lambda seconds: LATER, patience=AT,
+            expires=lambda seconds: LATER, patience_s=5.0,
         )  # fmt: skip
         if made.events:
             self.view = fold_view(self.kind, self.view, made.events, at)

@@ -56,7 +56,7 @@ class SystemIds:
 
 def rfc3339(moment: datetime) -> str:
     """`moment` (aware) as UTC text with `Z` and microseconds, e.g. `2026-01-31T08:00:00.000000Z` (ST-66)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -15,8 +15,8 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
-    """What one append added. `n` counts from 1, `prev` is the id of commit `n - 1` ("" for the first)."""
+class Stamp:
+    """What identifies one append. `n` counts from 1, `prev` is the id of commit `n - 1` ("" for the first)."""
 
     id: str
     prev: str
@@ -25,6 +25,12 @@ class Commit:
     driver: str
     at: str
     """When it was appended, RFC 3339 text; for people, never to order anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Stamp):
+    """What one append added, as it is read."""
+
     events: tuple[JsonObject, ...]
     v: int = VERSION
 

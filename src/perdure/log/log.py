@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from perdure.clock import Clock, Ids, rfc3339
 from perdure.errors import Broken, Conflict, NotFound, Transient
 from perdure.log.blobs import Blobs
-from perdure.log.commit import BlobRef, Commit, decode, decode_events, encode, encode_events
+from perdure.log.commit import BlobRef, Commit, Stamp, decode, encode, encode_events
 from perdure.log.erasure import Erasure
 from perdure.log.head import Head, Heads
 from perdure.log.keys import MARK, Keys
@@ -38,8 +38,6 @@ class _Attempt:
     id: str
     data: bytes
     blob: BlobRef | None
-    large: bytes | None
-    """The events, when they are in the blob."""
 
 
 class Log:
@@ -106,7 +104,7 @@ class Log:
                 stored += [data async for _, data in self._reader.forward(start.last + 1, closed=head.last)]
             return await self._start_over(start, stored, closed=head.last)
 
-    async def append(self, events: Sequence[object], *, epoch: int, driver: str, at: str = "") -> Commit:
+    async def append(self, events: Sequence[object], *, epoch: int, driver: str, at: str = "") -> Stamp:
         """Add one commit after the last one known; durable when this returns. Its time is `at`, else now.
 
         Raises: Conflict (code `log_moved`) when something is there that was not read yet: nothing was appended
@@ -118,7 +116,8 @@ class Log:
                 await self._settle()
                 raise self._moved()
             await self._delete_orphans()
-            attempt = await self._attempt(events, epoch, driver, at or rfc3339(self._clock.now()))
+            at = at or rfc3339(self._clock.now())
+            attempt = await self._attempt(events, epoch, driver, at)
             # Set before the write and cleared after it, so that whatever interrupts it, a cancelled caller
             # too, leaves an attempt to be settled.
             self._pending = attempt
@@ -128,11 +127,9 @@ class Log:
                 self._pending = None
                 raise self._moved() from error
             self._pending = None
-            envelope = decode(attempt.data, self.subject)
-            events_read = envelope.events if attempt.large is None else decode_events(attempt.large)
-            commit = envelope.commit(events_read or ())
-            self._move_to(commit, attempt.data)
-            return commit
+            stamp = Stamp(attempt.id, self.last_id, attempt.n, epoch, driver, at)
+            self._move_to(stamp, attempt.data)
+            return stamp
 
     async def read_on(self) -> tuple[Commit, ...]:
         """The commits after the last one known, in order; empty when there are none. Moves the position.
@@ -259,14 +256,14 @@ class Log:
         content = events if isinstance(events, list | tuple) else list(events)
         data = encode(commit, self.last_id, n, epoch, driver, at, content)
         if len(data) <= self._limits.blob_bytes:
-            return _Attempt(n, commit, data, None, None)
+            return _Attempt(n, commit, data, None)
         large = encode_events(content)
         blob = self._blobs.refer(commit, large)
         self._orphans.append(blob)
         await self._blobs.write(blob, large)
         self._orphans.remove(blob)
         data = encode(commit, self.last_id, n, epoch, driver, at, blob)
-        attempt = _Attempt(n, commit, data, blob, large)
+        attempt = _Attempt(n, commit, data, blob)
         self._contested.append(attempt)
         return attempt
 
@@ -280,7 +277,7 @@ class Log:
             await self._store.create(self._keys.commit(self._pending.n), self._pending.data)
         self._pending = None
 
-    def _move_to(self, commit: Commit, data: bytes) -> None:
+    def _move_to(self, commit: Stamp, data: bytes) -> None:
         self.n, self.last_id = commit.n, commit.id
         self._open.add(commit.n, data)
         if self._contested:

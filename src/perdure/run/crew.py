@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from perdure.clock import Clock, Ids
 from perdure.errors import Broken, NotFound, PerdureError, Transient
-from perdure.log.commit import Commit
+from perdure.log.commit import Stamp
 from perdure.log.subject import run_id
 from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
@@ -155,7 +155,7 @@ class Crew:
             if not self._beginning[subject.id]:
                 del self._beginning[subject.id]
 
-    async def _entered(self, subject: Subject, decide: Decide) -> Commit | None:
+    async def _entered(self, subject: Subject, decide: Decide) -> Stamp | None:
         """Commit and be listed, both at once: what is accepted is acknowledged when both are durable."""
         self._listed[subject.id] = subject.family
         if self._presence.has(subject.id):

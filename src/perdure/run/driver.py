@@ -11,7 +11,7 @@ from typing import Any
 from perdure.clock import Clock, parse_rfc3339, rfc3339
 from perdure.effect import Effect
 from perdure.errors import Broken, PerdureError, Transient
-from perdure.log.commit import Commit
+from perdure.log.commit import Stamp
 from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
 from perdure.run.control import Control, Position
@@ -129,14 +129,18 @@ class Drive:
             running=self._running.keys(),
             started=self._started,
             expires=self._moment,
-            patience=self._moment(self.limits.host_after_s),
+            patience_s=self.limits.host_after_s,
         )
         self._made = made
         if made.wait is None and not self.host_due:
-            return Entry(made.events, self.epoch, self.driver, at=at.at)
-        run = fold_view(self.subject.kind, view, made.events, at).control.current
-        hosted = [Hosted(run.n, 1)] if run is not None and not run.generation else []
-        return Entry([*made.events, *hosted], self.epoch, self.driver, at=at.at)
+            return Entry(made.events, self.epoch, self.driver, at=at.at, view=made.view)
+        after = made.view or view
+        run = after.control.current
+        if run is not None and not run.generation:
+            hosted = (Hosted(run.n, 1),)
+            after = fold_view(self.subject.kind, after, hosted, replace(at, i=len(made.events)))
+            made = replace(made, events=(*made.events, *hosted))
+        return Entry(made.events, self.epoch, self.driver, at=at.at, view=after)
 
     def _moment(self, seconds: float) -> str:
         return rfc3339(self.clock.now() + timedelta(seconds=seconds))
@@ -158,7 +162,7 @@ class Drive:
             await self._drop(self._running.values())
             self.ended.set()
 
-    def _news(self, commit: Commit) -> None:
+    def _news(self, commit: Stamp) -> None:
         if commit.driver != self.driver:
             self._wake.set()
 

@@ -52,7 +52,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to append, then start; `wanted` are all keys that may keep running."""
+    """What to append, then start; `wanted` are all keys that may keep running, `view` is the fold after `events`."""
 
     events: tuple[Event, ...] = ()
     start: tuple[Start, ...] = ()
@@ -60,6 +60,7 @@ class Plan:
     timers: tuple[tuple[str, str], ...] = ()
     wait: Waiting | None = None
     done: bool = False
+    view: View[Any] | None = field(default=None, compare=False)
 
 
 def fold_view(kind: Kind[S], view: View[S], events: Sequence[Event], at: Position) -> View[S]:
@@ -82,7 +83,7 @@ class _Draft(Generic[S]):
     expires: Callable[[float], str]
     running: AbstractSet[str]
     started: AbstractSet[str]
-    patience: str
+    patience_s: float
     events: list[Event] = field(default_factory=list)
     starts: dict[str, Start] = field(default_factory=dict)
 
@@ -101,15 +102,15 @@ def plan(
     running: AbstractSet[str],
     started: AbstractSet[str],
     expires: Callable[[float], str],
-    patience: str,
+    patience_s: float,
 ) -> Plan:
     """What follows from `facts` for the driver named in `at`.
 
     `running` are the keys of actions in progress in this driver, `started` those that it ever started;
     `expires(seconds)` gives the RFC 3339 moment that many seconds from now; a wait for timers that ends
-    before the moment `patience` is not recorded: the driver naps instead.
+    within `patience_s` seconds is not recorded: the driver naps instead.
     """
-    draft = _Draft(kind, view, at, expires, running, started, patience)
+    draft = _Draft(kind, view, at, expires, running, started, patience_s)
     draft.add(*facts)
     stopping = _stopping(draft)
     if stopping is not None:
@@ -132,7 +133,8 @@ def _stopping(draft: _Draft[Any]) -> Plan | None:
         return None
     if not _of_run(draft.running, current.n):
         return None
-    return Plan(events=tuple(draft.events), wanted=frozenset(draft.running) - _of_run(draft.running, current.n))
+    wanted = frozenset(draft.running) - _of_run(draft.running, current.n)
+    return Plan(events=tuple(draft.events), wanted=wanted, view=draft.view)
 
 
 def _of_run(keys: AbstractSet[str], run: int) -> frozenset[str]:
@@ -142,7 +144,7 @@ def _of_run(keys: AbstractSet[str], run: int) -> frozenset[str]:
 def _resolve(draft: _Draft[Any], verdict: Verdict) -> Plan | None:
     """The finished plan, or None when an outcome was recorded that the kind must see first."""
     if isinstance(verdict, Done):
-        return Plan(events=tuple(draft.events), done=True)
+        return Plan(events=tuple(draft.events), done=True, view=draft.view)
     if isinstance(verdict, Wait):
         return _waiting(draft, verdict.run, verdict.on, verdict.timers)
     before = len(draft.events)
@@ -155,7 +157,7 @@ def _resolve(draft: _Draft[Any], verdict: Verdict) -> Plan | None:
     timers = verdict.timers + tuple((f"approval:{a.call}", a.until) for a in blocked if a.until)
     wanted = frozenset(action.key for action in actions)
     if starts or (wanted & draft.running):
-        return Plan(tuple(draft.events), starts, wanted, timers)
+        return Plan(tuple(draft.events), starts, wanted, timers, view=draft.view)
     current = draft.view.control.current
     if current is not None and current.paused:
         return _waiting(draft, current.n, ("resume",), timers)
@@ -170,12 +172,12 @@ def _blocked(draft: _Draft[Any], actions: Sequence[Action]) -> list[Approval]:
 
 def _waiting(draft: _Draft[Any], run: int, on: tuple[str, ...], timers: tuple[tuple[str, str], ...]) -> Plan:
     until = min((moment for _, moment in timers), default="")
-    if until and until <= draft.patience and not on:
-        return Plan(events=tuple(draft.events), timers=timers)
+    if until and not on and until <= draft.expires(draft.patience_s):
+        return Plan(events=tuple(draft.events), timers=timers, view=draft.view)
     wait = Waiting(run=run, on=on, until=until, timers=timers)
     if draft.view.control.waiting != wait:
         draft.add(wait)
-    return Plan(events=tuple(draft.events), wait=wait, timers=timers)
+    return Plan(events=tuple(draft.events), wait=wait, timers=timers, view=draft.view)
 
 
 def _step(draft: _Draft[Any], action: Action) -> Start | None:

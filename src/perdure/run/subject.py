@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from perdure.errors import Broken, Conflict, NotFound, Transient
-from perdure.log.commit import Commit
+from perdure.log.commit import Commit, Stamp
 from perdure.log.log import Log, Snapshot
 from perdure.run.control import Control, Position
 from perdure.run.event import Event
@@ -28,6 +28,7 @@ class Entry:
     """What a decision wants appended, and as whom. A guest appends at the known epoch without a driver's name.
 
     `at` is the moment the decision was made at, which actions know already; empty: when it is appended.
+    `view` is the fold after `events`, if it is known: only with `at`, because the fold depends on the moment.
     `landed` is called once the events are known to be durable, also when that is found out only later.
     """
 
@@ -36,6 +37,7 @@ class Entry:
     driver: str = ""
     landed: Callable[[], None] | None = None
     at: str = ""
+    view: View[Any] | None = None
 
 
 Decide = Callable[[View[Any]], Entry]
@@ -57,7 +59,7 @@ class Subject:
         self._changed: asyncio.Future[None] | None = None
         self._loaded = False
         self._unsure: Entry | None = None
-        self.listeners: set[Callable[[Commit], None]] = set()
+        self.listeners: set[Callable[[Stamp], None]] = set()
 
     @property
     def kind(self) -> Kind[Any]:
@@ -105,12 +107,16 @@ class Subject:
             self.view = View(0, self.kind.initial(), Control())
         self._fold(commit, self.kind.codec.decode(commit.events))
 
-    def _fold(self, commit: Commit, events: Sequence[Event]) -> None:
+    def _fold(self, commit: Stamp, events: Sequence[Event]) -> None:
         view = self.view
         if view is None:
             raise Broken("subject_unopened", f"subject {self.id} was appended to before it was opened")
         at = Position(commit.n, 0, commit.at, commit.epoch, commit.driver)
-        self.view = fold_view(self.kind, view, events, at)
+        self._show(fold_view(self.kind, view, events, at), commit)
+
+    def _show(self, view: View[Any], commit: Stamp) -> None:
+        """The state after `commit` is `view`: whoever waits for news has it."""
+        self.view = view
         changed, self._changed = self._changed, None
         if changed is not None and not changed.done():
             changed.set_result(None)
@@ -136,10 +142,10 @@ class Subject:
             if mine and unsure is not None and unsure.landed is not None:
                 unsure.landed()
 
-    async def commit(self, decide: Decide) -> Commit | None:
+    async def commit(self, decide: Decide) -> Stamp | None:
         """Append what `decide` (pure, asked again after every conflict) says of the newest state.
 
-        Returns the commit, or None when there was nothing to append. Whatever `decide` raises passes through
+        Returns its stamp, or None when there was nothing to append. Whatever `decide` raises passes through
         and nothing is appended. Raises: Transient when the outcome is unknown; call again, the log settles it.
         """
         async with self._lock:
@@ -161,7 +167,10 @@ class Subject:
                     raise
                 if entry.landed is not None:
                     entry.landed()
-                self._fold(commit, entry.events)
+                if entry.view is not None:
+                    self._show(entry.view, commit)  # the decision was made on the newest state, so this is the next
+                else:
+                    self._fold(commit, entry.events)
                 return commit
 
     def change(self) -> asyncio.Future[None]:
