@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,38 @@ async def test_a_turn_survives_the_kill_of_its_service(bank: Bank) -> None:
     (bank.folder / "go").touch()
     await bank.platform.ready("assistant")
     assert (await _ended(bank, turn))["answer"] == "pondered"
+
+
+@pytest.mark.parametrize("way", ["direct", "invoked"])
+async def test_events_come_while_the_turn_goes_on_and_go_on_after_a_kill(bank: Bank, way: str) -> None:
+    """A reader sees what happened at once; cut by the kill of the service, it resumes behind the last event it saw."""
+    base = getattr(bank, way)
+    turn = (await bank.ask(base, agent="thinker", text="think", wait_s=0)).json()["id"]
+    where = f"{base}/turns/{turn}/events"
+    seen = await _until_cut(bank, where, bank.token(base))
+    assert seen
+    (bank.folder / "go").touch()
+    await bank.platform.ready("assistant", "assistant.sidecar")
+    headers = {**bank.token(base), "Last-Event-ID": seen[-1]}
+    async with asyncio.timeout(20):
+        while (rest := await bank.client.get(where, headers=headers)).status_code != 200:
+            await asyncio.sleep(0.1)  # the sidecar learns by probing that its app is back
+    events = re.findall(r"^event: (.*)$", rest.text, re.MULTILINE)
+    assert events[-1] == "closed"
+    assert not set(seen) & set(re.findall(r"^id: (.*)$", rest.text, re.MULTILINE))
+
+
+async def _until_cut(bank: Bank, where: str, headers: dict[str, str]) -> list[str]:
+    """The ids of the events seen until the service was killed, which is done when the model has replied."""
+    seen = []
+    with suppress(httpx2.TransportError):  # directly the stream breaks off, through the sidecar it may just end
+        async with bank.client.stream("GET", where, headers=headers) as stream:
+            async for line in stream.aiter_lines():
+                if line.startswith("id: "):
+                    seen.append(line.removeprefix("id: "))
+                if line == "event: model_replied":
+                    await bank.platform.kill("assistant")
+    return seen
 
 
 async def test_on_sigterm_who_waits_is_answered_and_the_turn_goes_on_afterwards(bank: Bank) -> None:
