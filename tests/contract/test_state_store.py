@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from perdure.clock import SystemClock
 from perdure.errors import Conflict, Invalid, NotFound, SidecarUnavailable
+from perdure.observability.metrics import make_metrics
+from perdure.observability.tracing import Tracer
 from perdure.sidecar.dapr.sidecar import DaprSidecar
 from perdure.sidecar.files import FolderStateStore
 from perdure.sidecar.memory import MemoryStateStore
+from perdure.sidecar.observed import ObservedStore
 from perdure.sidecar.ports import StateStore
 from perdure.testing.faults import FaultPlan, FaultyStateStore
 
-LOCAL = ["memory", "files", "faulty"]
+LOCAL = ["memory", "files", "faulty", "observed"]
 COMPONENTS = ["redis", "sqlite", "inmemory"]
 on_dapr = [pytest.param(name, marks=pytest.mark.sidecar) for name in COMPONENTS]
 
@@ -29,6 +33,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             yield MemoryStateStore()
         case "faulty":
             yield FaultyStateStore(MemoryStateStore(), FaultPlan())
+        case "observed":
+            yield ObservedStore(MemoryStateStore(), metrics=make_metrics(), tracer=Tracer(), clock=SystemClock())
         case "files":
             folder = FolderStateStore(tmp_path / "store")
             yield folder

@@ -25,6 +25,7 @@ from perdure.run.runner import Place, RunLimits, Runner
 from perdure.serving.service import Service
 from perdure.serving.turns import Turns
 from perdure.settings import Settings
+from perdure.sidecar.observed import ObservedStore
 from perdure.sidecar.ports import Doors
 from perdure.turn.kind import FAMILY as TURN
 from perdure.turn.kind import TurnKind
@@ -123,8 +124,9 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
 
     registry = CollectorRegistry()
     tracer, metrics = _telemetry(plan, registry, stack)
-    place = _place(plan, reach.doors)
-    work = _pipeline_work(plan, reach.doors, place, tracer)
+    doors = _observed(reach.doors, metrics, tracer, plan.clock)
+    place = _place(plan, doors)
+    work = _pipeline_work(plan, doors, place, tracer)
     stack.push_async_callback(work.drain, plan.settings.run.shutdown_s)
     kinds = {**_turn_kinds(plan, reach, tracer, metrics), **{kind.name: kind for kind in work.kinds.values()}}
     runner = Runner(
@@ -141,7 +143,7 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
         settings=plan.settings,
         clock=plan.clock,
         ids=plan.ids,
-        doors=reach.doors,
+        doors=doors,
         runner=runner,
         turns=Turns(runner, plan.agents, plan.ids),
         metrics=metrics,
@@ -150,6 +152,13 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
         pipelines=work.kinds,
         steps=work.servers,
     )
+
+
+def _observed(doors: Doors, metrics: Metrics, tracer: Tracer, clock: Clock) -> Doors:
+    stores = {
+        name: ObservedStore(store, metrics=metrics, tracer=tracer, clock=clock) for name, store in doors.stores.items()
+    }
+    return replace(doors, stores=stores)
 
 
 def _pipeline_work(plan: Plan, doors: Doors, place: Place, tracer: Tracer) -> PipelineWork:
