@@ -147,7 +147,9 @@ async def store(message: dict[str, Any], context: StepContext) -> dict[str, Any]
 
 app = App(
     agents=[
-        DurableAgent("worker", model=script(("look",), ("put", "send", "book"), ("look",)), tools=[look, put, send, book]),
+        DurableAgent(
+            "worker", model=script(("look",), ("put", "send", "book"), ("look",)), tools=[look, put, send, book]
+        ),
         DurableAgent("banker", model=script(("look",), ("pay",)), tools=[look, pay]),
         DurableAgent("patient", model=script(("put",), ("put",), ("put",)), tools=[put]),
     ],

@@ -24,7 +24,9 @@ class Killer:
 
     async def kill(self, times: int, *, least_s: float = 0.1, most_s: float = 1.0, haste: float = 0.2) -> None:
         """That many times: some time after all is well (with probability `haste`: before it is), kill somebody."""
-        order = itertools.chain.from_iterable(self.dice.sample(self.victims, len(self.victims)) for _ in itertools.count())
+        order = itertools.chain.from_iterable(
+            self.dice.sample(self.victims, len(self.victims)) for _ in itertools.count()
+        )
         for chosen in itertools.islice(order, times):
             await asyncio.sleep(self.dice.uniform(least_s, most_s))  # the moment is what chance decides here
             at = time.monotonic()
@@ -45,7 +47,9 @@ class Killer:
         for victim in sorted({name for name, _ in self.recovered}):
             times = sorted(t for name, t in self.recovered if name == victim)
             middle = times[len(times) // 2]
-            lines.append(f"all ready again after {victim}: median {middle:.2f} s, longest {times[-1]:.2f} s ({len(times)}x)")
+            lines.append(
+                f"all ready again after {victim}: median {middle:.2f} s, longest {times[-1]:.2f} s ({len(times)}x)"
+            )
         return "\n".join(lines)
 
 

@@ -114,9 +114,7 @@ class Stubborn:
 
 def processes_ever(platform: Platform) -> set[int]:
     """The ids of all processes that the platform ever started."""
-    return {
-        int(event.detail.removeprefix("pid ")) for event in platform.events if event.what is Happening.STARTED
-    }
+    return {int(event.detail.removeprefix("pid ")) for event in platform.events if event.what is Happening.STARTED}
 
 
 async def nothing_left(platform: Platform, folder: Path) -> None:
@@ -143,6 +141,8 @@ def complaints(platform: Platform, names: list[str]) -> list[str]:
     found = []
     for name in names:
         for line in platform.log(name).read_text(errors="replace").splitlines():
-            if re.search(r"Traceback|never awaited|Task exception|panic:|run_parked|drive_failed|tick_failed|action_failed", line):
+            if re.search(
+                r"Traceback|never awaited|Task exception|panic:|run_parked|drive_failed|tick_failed|action_failed", line
+            ):
                 found.append(f"{name}: {line[:300]}")
     return found

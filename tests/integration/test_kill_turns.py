@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ pytestmark = [pytest.mark.sidecar, pytest.mark.chaos, pytest.mark.timeout(1800)]
 UNKNOWN = "outcome_unknown"
 VICTIMS = [("assistant",), ("assistant.sidecar",), ("assistant", "assistant.sidecar"), ("scheduler",), ("valkey",)]
 AT_ONCE = 6
+WAITING = 4
 
 
 class Crowd:
@@ -32,7 +32,6 @@ class Crowd:
         self.stop = asyncio.Event()
         self.turns: dict[str, tuple[str, int]] = {}
         self.answers: dict[str, dict[str, Any]] = {}
-        self.finished_at: list[float] = []
         self._number = 0
 
     async def caller(self, agent: str, session: str) -> None:
@@ -45,7 +44,21 @@ class Crowd:
         body = {"agent": agent, "text": str(number), "key": f"key-{number}", "session": session, "wait_s": 1}
         turn = (await self.client.begin("/turns", **body))["id"]
         self.turns[turn] = (agent, number)
-        shown = await self.client.rests(f"/turns/{turn}")
+        await self.finish(turn, await self.client.rests(f"/turns/{turn}"))
+        again = await self.client.begin("/turns", **body)
+        assert (again["id"], again["answer"]) == (turn, self.answers[turn]["answer"])
+
+    async def asked(self, agent: str, session: str) -> tuple[str, object]:
+        """A turn that waits for a person, and what it asks."""
+        self._number += 1
+        body = {"agent": agent, "text": str(self._number), "key": f"key-{self._number}", "session": session}
+        turn = (await self.client.begin("/turns", **body))["id"]
+        self.turns[turn] = (agent, self._number)
+        (question,) = (await self.client.rests(f"/turns/{turn}"))["waiting_for"]
+        return turn, question
+
+    async def finish(self, turn: str, shown: dict[str, Any]) -> None:
+        """Say yes as often as the turn asks, and keep its answer."""
         while asked := shown.get("waiting_for"):
             (question,) = asked
             decision = {"decision": "approve", "digest": question["digest"]}
@@ -53,9 +66,6 @@ class Crowd:
             assert said.status_code == 200 or said.json()["code"] in ("approval_answered", "run_closed"), said.text
             shown = await self.client.rests(f"/turns/{turn}")
         self.answers[turn] = shown
-        self.finished_at.append(time.monotonic())
-        again = await self.client.begin("/turns", **body)
-        assert (again["id"], again["answer"]) == (turn, shown["answer"])
 
 
 def evidence(folder: Path) -> list[dict[str, Any]]:
@@ -134,11 +144,16 @@ async def test_turns_survive_kills_of_everything(
         client = Stubborn(http, lambda: dice.choice([app.url, invoked]))
         crowd = Crowd(client)
         killer = Killer(platform, VICTIMS, dice)
+        waiting = [await crowd.asked("banker", f"w{at}") for at in range(WAITING)]
         async with asyncio.TaskGroup() as group:
             for at in range(AT_ONCE):
                 group.create_task(crowd.caller("banker" if at % 3 == 2 else "worker", f"s{at // 2 if at < 2 else at}"))
             await killer.kill(kills)
             crowd.stop.set()
+        for turn, question in waiting:
+            shown = await client.rests(f"/turns/{turn}")
+            assert (shown["status"], shown["waiting_for"]) == ("waiting", [question]), shown
+            await crowd.finish(turn, shown)
         unknown = check_answers(crowd)
         lines = evidence(tmp_path)
         answers = {n: crowd.answers[turn]["answer"] for turn, (_, n) in crowd.turns.items()}

@@ -23,6 +23,9 @@ EventDict: TypeAlias = MutableMapping[str, Any]
 _LOGGED = "_perdure_logged"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
+TALKATIVE = ("WorkflowRuntime", "durabletask-worker", "httpx2")
+"""Libraries that tell each of their steps at INFO, which is what we call DEBUG: a line for each call and each event."""
+
 
 class Logger:
     """Writes events with fields: `log.info("run_parked", run=run_id)`. The event is a constant, never a sentence."""
@@ -115,6 +118,8 @@ def configure_logging(
     setattr(handler, _LOGGED, True)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING if level.upper() == "INFO" else logging.NOTSET)
 
 
 def _processors(contents: bool) -> list[Processor]:

@@ -111,3 +111,15 @@ def test_as_a_library_it_leaves_logging_to_the_program(caplog: pytest.LogCapture
     with log_context(run="r-1"), caplog.at_level("INFO"):
         get_logger("perdure.x").info("called", tool="book", arguments="secret")
     assert [record.getMessage() for record in caplog.records] == ["called run='r-1' tool='book'"]
+
+
+def test_libraries_that_tell_every_step_are_heard_only_when_something_is_wrong() -> None:
+    stream = io.StringIO()
+    configure_logging(format="json", stream=stream)
+    for name in ("durabletask-worker", "httpx2"):
+        logging.getLogger(name).info("a step")
+        logging.getLogger(name).warning("trouble")
+    assert [(line["logger"], line["event"]) for line in written(stream)] == [
+        ("durabletask-worker", "trouble"),
+        ("httpx2", "trouble"),
+    ]
