@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import prometheus_client as prometheus
 
@@ -11,18 +11,38 @@ if TYPE_CHECKING:
     from opentelemetry import metrics as otel
 
 
+Instrument = TypeVar("Instrument", prometheus.Counter, prometheus.Histogram, prometheus.Gauge)
+
+
+class Series(Generic[Instrument]):
+    """The series of one instrument by their labels. Found once: finding one again takes longer than adding to it."""
+
+    __slots__ = ("_found", "_instrument")
+
+    def __init__(self, instrument: Instrument, labelled: bool) -> None:
+        self._instrument: Instrument = instrument
+        self._found: dict[tuple[tuple[str, str], ...], Instrument] = {} if labelled else {(): instrument}
+
+    def of(self, labels: Mapping[str, str]) -> Instrument:
+        """The series with these labels."""
+        key = tuple(labels.items())
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._instrument.labels(**labels)
+        return found
+
+
 class BothCounter:
     """A `Counter` for Prometheus and OpenTelemetry."""
 
-    __slots__ = ("_labelled", "_otel", "_prometheus")
+    __slots__ = ("_otel", "_series")
 
     def __init__(self, counter: prometheus.Counter, twin: otel.Counter | None, labelled: bool) -> None:
-        self._prometheus = counter
+        self._series = Series(counter, labelled)
         self._otel = twin
-        self._labelled = labelled
 
     def add(self, amount: float = 1, **labels: str) -> None:
-        (self._prometheus.labels(**labels) if self._labelled else self._prometheus).inc(amount)
+        self._series.of(labels).inc(amount)
         if self._otel is not None:
             self._otel.add(amount, labels)
 
@@ -30,15 +50,14 @@ class BothCounter:
 class BothHistogram:
     """A `Histogram` for Prometheus and OpenTelemetry."""
 
-    __slots__ = ("_labelled", "_otel", "_prometheus")
+    __slots__ = ("_otel", "_series")
 
     def __init__(self, histogram: prometheus.Histogram, twin: otel.Histogram | None, labelled: bool) -> None:
-        self._prometheus = histogram
+        self._series = Series(histogram, labelled)
         self._otel = twin
-        self._labelled = labelled
 
     def observe(self, value: float, **labels: str) -> None:
-        (self._prometheus.labels(**labels) if self._labelled else self._prometheus).observe(value)
+        self._series.of(labels).observe(value)
         if self._otel is not None:
             self._otel.record(value, labels)
 
@@ -46,15 +65,14 @@ class BothHistogram:
 class BothGauge:
     """A `Gauge` for Prometheus and OpenTelemetry."""
 
-    __slots__ = ("_labelled", "_otel", "_prometheus")
+    __slots__ = ("_otel", "_series")
 
     def __init__(self, gauge: prometheus.Gauge, twin: otel._Gauge | None, labelled: bool) -> None:
-        self._prometheus = gauge
+        self._series = Series(gauge, labelled)
         self._otel = twin
-        self._labelled = labelled
 
     def set(self, value: float, **labels: str) -> None:
-        (self._prometheus.labels(**labels) if self._labelled else self._prometheus).set(value)
+        self._series.of(labels).set(value)
         if self._otel is not None:
             self._otel.set(value, labels)
 
