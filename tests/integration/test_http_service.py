@@ -280,7 +280,8 @@ async def test_a_service_whose_sidecar_comes_late_is_alive_and_says_so(bank: Ban
         await bank.platform.stop(name)
     await bank.platform.start("assistant")
     ready = await _readiness(bank)
-    assert ready.json()["checks"] == {"service": "starting"}
+    assert ready.status_code == 503
+    assert "the sidecar did not answer" in ready.json()["checks"]["service"]
     asked = await bank.ask(bank.direct, agent="weather", text="hi")
     assert (asked.status_code, asked.json()["code"], asked.headers["retry-after"]) == (503, "starting", "1")
     assert (await bank.client.get(f"{bank.direct}/healthz")).status_code == 200
@@ -289,6 +290,33 @@ async def test_a_service_whose_sidecar_comes_late_is_alive_and_says_so(bank: Ban
     assert (await bank.ask(bank.invoked, agent="weather", text="hi")).json()["answer"] == "heard: hi"
     log = bank.platform.log("assistant").read_text()
     assert "Traceback" not in log
+
+
+async def test_a_missing_component_is_named_and_found_when_it_comes(bank: Bank) -> None:
+    """Without the store of its turns a service stays alive, refuses work with the reason, and says it once."""
+    component = ROOT / "components/conversationstore.yaml"
+    resources = bank.folder / ".perdure/resources/assistant"
+    taken = {path.name: path.read_text() for path in resources.iterdir() if "conversationstore" in path.read_text()}
+    assert taken, f"{component.name} is rendered into {resources}"
+    await bank.platform.stop("assistant")
+    await bank.platform.stop("assistant.sidecar")
+    for name in taken:
+        (resources / name).unlink()
+    await bank.platform.start("assistant.sidecar")
+    await bank.platform.start("assistant")
+    await _readiness(bank)
+    asked = await bank.ask(bank.direct, agent="weather", text="hi")
+    assert asked.headers["content-type"] == "application/problem+json"
+    assert asked.status_code == 503
+    assert "'conversationstore'" in asked.json()["detail"]
+    await bank.platform.stop("assistant.sidecar")
+    for name, text in taken.items():
+        (resources / name).write_text(text)
+    await bank.platform.start("assistant.sidecar")
+    await bank.platform.ready("assistant", "assistant.sidecar")
+    assert (await bank.ask(bank.direct, agent="weather", text="hi")).json()["answer"] == "heard: hi"
+    said = [line for line in bank.platform.log("assistant").read_text().splitlines() if "component_unknown" in line]
+    assert len(said) == 1
 
 
 async def _readiness(bank: Bank) -> httpx2.Response:

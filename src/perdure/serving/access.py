@@ -8,26 +8,33 @@ from fastapi import Depends, Request
 
 from perdure.errors import Transient
 from perdure.serving.rim import caller_of
-from perdure.serving.service import Service
+from perdure.serving.service import Service, Standing
+
+
+def standing_of(request: Request) -> Standing:
+    """How far the service behind this application is."""
+    standing: Standing = request.app.state.standing
+    return standing
 
 
 async def built_service(request: Request) -> Service:
     """The service behind this application, which may not be up yet. Raises: Transient (`starting`)."""
-    service = getattr(request.app.state, "service", None)
-    if not isinstance(service, Service):
-        raise _starting()
-    return service
+    standing = standing_of(request)
+    if standing.service is None:
+        raise _starting(standing)
+    return standing.service
 
 
 async def running_service(request: Request) -> Service:
     """The service behind this application. Raises: Transient (`starting`) until it is up."""
-    if not getattr(request.app.state, "up", False):
-        raise _starting()
+    standing = standing_of(request)
+    if not standing.up:
+        raise _starting(standing)
     return await built_service(request)
 
 
-def _starting() -> Transient:
-    return Transient("starting", "the service is starting: its sidecar or a store is away", retry_after_s=1)
+def _starting(standing: Standing) -> Transient:
+    return Transient("starting", f"the service is not up yet: {standing.reason}", retry_after_s=1)
 
 
 async def request_caller(request: Request) -> str:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from perdure.agent.agent import DurableAgent
     from perdure.pipeline.pipeline import Pipeline, StepAgent
     from perdure.serving.local import LocalRuntime
-    from perdure.serving.service import Service
     from perdure.serving.wiring import Part, Plan
 
 Message = MutableMapping[str, Any]
@@ -101,18 +100,18 @@ class App:
         from perdure.observability.logs import configure_logging
         from perdure.serving.http import http_application
         from perdure.serving.lifespan import Keeper
+        from perdure.serving.service import Standing
         from perdure.serving.wiring import dapr_reach
 
         seen = self.settings.observability
         configure_logging(format=seen.log_format, level=seen.log_level, contents=seen.contents)
         plan = self.plan(telemetry=True)
 
+        standing = Standing()
+
         @asynccontextmanager
         async def life(app: FastAPI) -> AsyncIterator[None]:
-            def announce(service: Service | None, up: bool) -> None:
-                app.state.service, app.state.up = service, up
-
-            async with Keeper(plan, lambda: dapr_reach(plan.settings), announce).kept():
+            async with Keeper(plan, lambda: dapr_reach(plan.settings), standing).kept():
                 yield
 
-        return http_application(plan, self._routers, life)
+        return http_application(plan, standing, self._routers, life)

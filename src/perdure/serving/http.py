@@ -14,13 +14,16 @@ from perdure.serving.auth import OPEN_PATHS, Gate
 from perdure.serving.problem import Problem
 from perdure.serving.rim import Rim
 from perdure.serving.routes import dapr, health, runs, sessions, turns
+from perdure.serving.service import Standing
 from perdure.serving.wiring import Plan
 
 Life: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def http_application(plan: Plan, routers: Sequence[APIRouter] = (), life: Life | None = None) -> FastAPI:
-    """The ASGI application; it answers 503 until `app.state.service` is set and `app.state.up` is true."""
+def http_application(
+    plan: Plan, standing: Standing, routers: Sequence[APIRouter] = (), life: Life | None = None
+) -> FastAPI:
+    """The ASGI application; it answers 503 for as long as the service is not up."""
     settings = plan.settings
     traced = bool(settings.observability.otlp_endpoint)
     app = FastAPI(
@@ -39,6 +42,7 @@ def http_application(plan: Plan, routers: Sequence[APIRouter] = (), life: Life |
             "exclude": lambda scope: scope.get("path") in OPEN_PATHS,
         },
     )
+    app.state.standing = standing
     token = settings.dapr.app_token.get_secret_value() if settings.dapr.app_token else None
     app.add_middleware(Rim, gate=Gate(token), max_body_bytes=settings.http.max_body_bytes, ids=plan.ids)
     errors.install(app)

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
 
 from perdure.clock import Clock
-from perdure.errors import Transient
+from perdure.errors import Invalid, PerdureError
 from perdure.observability.logs import get_logger
-from perdure.serving.service import Service
+from perdure.serving.service import Service, Standing
 from perdure.serving.wiring import Plan, Reach, build
 
 log = get_logger(__name__)
@@ -24,18 +24,14 @@ answers (503, and says what is missing) while it goes on trying, because a sidec
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 
-Announce = Callable[[Service | None, bool], None]
-"""Gets the service when it is built (False), when it is up (True), and None when it is gone."""
-
 
 class Keeper:
     """One task that builds the service, keeps it, and takes it down; all its exit stacks are entered and left there."""
 
-    def __init__(self, plan: Plan, reach: Callable[[], Reach], announce: Announce) -> None:
+    def __init__(self, plan: Plan, reach: Callable[[], Reach], standing: Standing) -> None:
         self._plan = plan
         self._reach = reach
-        self._announce = announce
-        self._service: Service | None = None
+        self._standing = standing
         self._up = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -53,33 +49,43 @@ class Keeper:
         finally:
             up.cancel()
             self._stop.set()
-            await task  # raises what ended the service, if something did
+            if not self._standing.up:
+                task.cancel()  # it is being built, which may take long; nothing is in progress yet
+            with suppress(asyncio.CancelledError):
+                await task  # raises what ended the service, if something did
 
     async def _keep(self) -> None:
         pause = FIRST_PAUSE_S
         while not self._stop.is_set():
             try:
                 await self._live()
-            except Transient as error:
-                log.warning("service_not_up", code=error.code, error=error.message, wait_s=pause)
+            except Invalid:
+                raise  # nothing that time would mend: a wrong declaration or setting
+            except PerdureError as error:
+                self._not_up(error)
                 await self._nap(self._plan.clock, pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
 
+    def _not_up(self, error: PerdureError) -> None:
+        """Keep the reason for who asks; say it in the log when it is a new one."""
+        if error.message != self._standing.reason:
+            log.warning("service_not_up", code=error.code, error=error.message)
+        self._standing.reason = error.message
+
     async def _live(self) -> None:
         """One life of the service: from building it to `_stop`."""
+        standing = self._standing
         try:
             async with build(self._plan, self._reach(), self._built) as service:
-                self._announce(service, True)
+                standing.up = True
                 self._up.set()
                 log.info("service_up", app=service.app_id)
                 await self._stop.wait()
         finally:
-            self._service = None
-            self._announce(None, False)
+            standing.service, standing.up = None, False
 
     def _built(self, service: Service) -> None:
-        self._service = service
-        self._announce(service, False)
+        self._standing.service = service
 
     async def _nap(self, clock: Clock, seconds: float) -> None:
         stopping = asyncio.create_task(self._stop.wait())
@@ -89,8 +95,8 @@ class Keeper:
             task.cancel()
 
     def _drain(self) -> None:
-        if self._service is not None:
-            self._service.draining.set()
+        if self._standing.service is not None:
+            self._standing.service.draining.set()
 
     @contextmanager
     def _draining_at_sigterm(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from perdure.observability.tracing import current_trace_parent
 from perdure.pipeline.accept import checked_key
 from perdure.pipeline.work import begin
 from perdure.serving.handle import CALLER, LocalPipelineRun, LocalTurn
-from perdure.serving.service import Service
+from perdure.serving.service import Service, Standing
 from perdure.serving.turns import Question
 from perdure.serving.wiring import Plan, build, memory_reach
 from perdure.sidecar.files import FolderStateStore
@@ -80,8 +80,7 @@ class LocalRuntime:
         if self._http is None:
             from perdure.serving.http import http_application
 
-            self._http = http_application(self._plan, self._routers)
-            self._http.state.service, self._http.state.up = self.service, True
+            self._http = http_application(self._plan, Standing(self.service, up=True), self._routers)
         return self._http
 
 

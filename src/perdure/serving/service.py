@@ -36,6 +36,17 @@ class Service:
     metrics: Metrics
     tracer: Tracer
     registry: CollectorRegistry
+    needs: frozenset[str] = frozenset()
+    """Names of the stores without which nothing can be done."""
     pipelines: Mapping[str, PipelineKind] = field(default_factory=dict)
     steps: Mapping[str, StepServer] = field(default_factory=dict)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Standing:
+    """How far a service is, for its HTTP side: built (`service`), up, or why it is not."""
+
+    service: Service | None = None
+    up: bool = False
+    reason: str = "it has just begun to start"

@@ -149,9 +149,17 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
         metrics=metrics,
         tracer=tracer,
         registry=registry,
+        needs=_needs(plan),
         pipelines=work.kinds,
         steps=work.servers,
     )
+
+
+def _needs(plan: Plan) -> frozenset[str]:
+    """The stores that this service cannot do without; every replica writes its own document into the first."""
+    stores = plan.settings.stores
+    of_pipelines = {stores.workflow, stores.agent} if plan.pipelines else set[str]()
+    return frozenset({stores.conversation, *of_pipelines, *({stores.agent} if plan.steps else ())})
 
 
 def _observed(doors: Doors, metrics: Metrics, tracer: Tracer, clock: Clock) -> Doors:

@@ -16,7 +16,7 @@ from perdure.errors import SidecarUnavailable
 from perdure.observability.context import log_fields
 from perdure.serving.app import App
 from perdure.serving.http import http_application
-from perdure.serving.service import Service
+from perdure.serving.service import Service, Standing
 from perdure.settings import Settings
 from perdure.sidecar.ports import Delivery, Envelope
 
@@ -42,12 +42,14 @@ async def test_a_store_that_is_away_is_named(service: Any, monkeypatch: Any) -> 
 
 
 async def test_a_service_that_is_not_up_says_so_and_is_alive() -> None:
-    app = http_application(App(agents=[DurableAgent("late", model="scripted:hi")], settings=Settings()).plan())
+    plan = App(agents=[DurableAgent("late", model="scripted:hi")], settings=Settings()).plan()
+    app = http_application(plan, Standing(reason="nobody answers at 127.0.0.1:1"))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://late") as client:
         assert (await client.get("/healthz")).status_code == 200
-        assert (await client.get("/readyz")).json()["checks"] == {"service": "starting"}
+        assert (await client.get("/readyz")).json()["checks"] == {"service": "nobody answers at 127.0.0.1:1"}
         reply = await client.post("/turns", json={"text": "hi"})
         assert (reply.status_code, reply.json()["code"]) == (503, "starting")
+        assert "nobody answers" in reply.json()["detail"]
         assert reply.headers["retry-after"] == "1"
 
 

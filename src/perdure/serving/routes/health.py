@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from perdure.errors import Transient
-from perdure.serving.access import Running, running_service
-from perdure.serving.health import OK, readiness
+from perdure.serving.access import Running, running_service, standing_of
+from perdure.serving.health import ABSENT, OK, readiness
 from perdure.serving.problem import problem
 from perdure.serving.reply import reply
 
@@ -25,9 +25,15 @@ async def ready(request: Request) -> Response:
     try:
         service = await running_service(request)
     except Transient as error:
-        return problem(503, "not_ready", error.message, headers={"Retry-After": "1"}, checks={"service": "starting"})
+        return problem(
+            503,
+            "not_ready",
+            error.message,
+            headers={"Retry-After": "1"},
+            checks={"service": standing_of(request).reason},
+        )
     checks = dict(await readiness(service))
-    wrong = {name: text for name, text in checks.items() if text != OK}
+    wrong = {name: text for name, text in checks.items() if text not in (OK, ABSENT)}
     if wrong:
         detail = "; ".join(f"{name}: {text}" for name, text in wrong.items())
         return problem(503, "not_ready", detail, headers={"Retry-After": "1"}, checks={**checks})
