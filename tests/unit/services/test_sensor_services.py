@@ -20,7 +20,7 @@ from perdure.agent.directory import announced
 from perdure.pipeline.pipeline import Pipeline, StepAgent
 from perdure.serving.app import App
 from perdure.serving.http import http_application
-from perdure.serving.service import Service
+from perdure.serving.service import Service, Standing
 from perdure.serving.wiring import build, memory_reach
 from perdure.settings import DaprSettings, Settings
 from perdure.sidecar.memory.sidecar import MemoryNetwork, MemorySidecar
@@ -51,8 +51,7 @@ class Town:
         sidecar = MemorySidecar(app_id, stores=STORES, network=self.network)
         plan = app.plan()
         service = await life.enter_async_context(build(plan, memory_reach(sidecar), lambda _: None))
-        http = http_application(plan, routers)
-        http.state.service, http.state.up = service, True
+        http = http_application(plan, Standing(service, up=True), routers)
         self.network.apps[app_id] = http
         life.callback(self.network.apps.pop, app_id)
         self.services[app_id] = service
