@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from urllib.parse import quote
 
 from perdure.agent.agent import DurableAgent
 from perdure.llm.model import ModelRequest
@@ -71,6 +72,13 @@ async def test_a_session_shows_all_turns_and_messages_until_it_is_erased(service
     assert said == ["one", "heard: one", "two", "heard: two"]
     assert (await service.client.delete("/sessions/s")).status_code == 204
     assert (await service.client.get("/sessions/s")).status_code in (404, 410)
+
+
+async def test_a_session_key_may_hold_any_printable_character(service: Any) -> None:
+    key = "user/7?x=ä #1"
+    await service.client.post("/turns", json={"text": "hi", "session": key})
+    shown = (await service.client.get(f"/sessions/{quote(key, safe='')}")).json()
+    assert (shown["session"], len(shown["turns"])) == (key, 1)
 
 
 async def test_events_are_numbered_and_resume_where_the_reader_stopped(service: Any) -> None:
