@@ -20,6 +20,9 @@ from perdure.dev.child import Happening
 ROOT = Path(__file__).parents[1]
 TERMINAL = ("done", "failed", "cancelled")
 ASK_EVERY_S = 0.05
+COMPLAINT = re.compile(
+    "Traceback|never awaited|Task exception|panic:|run_parked|drive_failed|tick_failed|action_failed|run_not_adopted"
+)
 
 
 def run_file(folder: Path, targets: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None) -> Path:
@@ -138,11 +141,5 @@ def _of(process: psutil.Process, pids: set[int], folder: Path) -> bool:
 
 def complaints(platform: Platform, names: list[str]) -> list[str]:
     """What the services' logs hold that no operator should ever see."""
-    found = []
-    for name in names:
-        for line in platform.log(name).read_text(errors="replace").splitlines():
-            if re.search(
-                r"Traceback|never awaited|Task exception|panic:|run_parked|drive_failed|tick_failed|action_failed", line
-            ):
-                found.append(f"{name}: {line[:300]}")
-    return found
+    lines = [(name, line) for name in names for line in platform.log(name).read_text(errors="replace").splitlines()]
+    return [f"{name}: {line[:300]}" for name, line in lines if COMPLAINT.search(line)]

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from killer import Killer
 from landscape import Stubborn, complaints, nothing_left, run_file, until
-
 from perdure.dev import Platform
 
 pytestmark = [pytest.mark.sidecar, pytest.mark.chaos, pytest.mark.timeout(1800)]
