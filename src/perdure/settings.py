@@ -226,8 +226,6 @@ class AgentSettings(Section):
     """Tokens a turn may use; None: no limit but the steps."""
     max_cost: Annotated[Decimal, Field(gt=0)] | None = None
     """What a turn may cost by the prices configured; None: no limit."""
-    tool_timeout_s: Seconds = 60.0
-    """Limit for a tool that names none."""
     folder: Path = Path(".perdure")
     """Where agents' tools write files for people to look at, a folder for each agent: in the project, so that they
     are found and deleted with it."""
