@@ -110,7 +110,9 @@ def sidecar(
         argv += ["--config", str(config)]
     probe = HttpProbe(ports.http, "/v1.0/healthz/outbound")
     folder = Path(entry.app_dir_path)
-    return Command(replica.sidecar, tuple(argv), folder, probe, {**DAPR_ENVIRONMENT, **env}, GRACE_SIDECAR_S + 2.0)
+    # In the sidecar the variable would outrank what each component says; it is in the rendered files instead.
+    environment = {**DAPR_ENVIRONMENT, **env, "OPENAI_MODEL": ""}
+    return Command(replica.sidecar, tuple(argv), folder, probe, environment, GRACE_SIDECAR_S + 2.0)
 
 
 def service(replica: Replica, env: dict[str, str]) -> Command:

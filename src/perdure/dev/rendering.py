@@ -54,14 +54,21 @@ def _resource(document: dict[str, Any], valkey: str, env: Mapping[str, str]) -> 
     if spec.get("type") == "conversation.echo" and any(env.get(name) for name in MODEL_VARIABLES):
         spec["type"] = "conversation.openai"
         spec["metadata"] = _model_metadata(env)
+    if spec.get("type") == "conversation.openai" and env.get("OPENAI_MODEL"):
+        _name_model(spec.setdefault("metadata", []), env["OPENAI_MODEL"])
     return document
+
+
+def _name_model(metadata: list[dict[str, Any]], model: str) -> None:
+    """What a component says itself counts; who says nothing gets what the environment says."""
+    if not any(entry.get("name") == "model" for entry in metadata):
+        metadata.append({"name": "model", "value": model})
 
 
 def _model_metadata(env: Mapping[str, str]) -> list[dict[str, str]]:
     """The key stays in the environment; an endpoint on this machine often needs none, but the component does."""
     key = {"envRef": "OPENAI_API_KEY"} if env.get("OPENAI_API_KEY") else {"value": "none"}
     metadata = [{"name": "key", **key}]
-    for name, variable in (("endpoint", "OPENAI_BASE_URL"), ("model", "OPENAI_MODEL")):
-        if value := env.get(variable):
-            metadata.append({"name": name, "value": value})
+    if endpoint := env.get("OPENAI_BASE_URL"):
+        metadata.append({"name": "endpoint", "value": endpoint})
     return metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +14,18 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from perdure.errors import Failed, Invalid, PerdureError, SidecarUnavailable, Transient
+from perdure.sidecar.dapr.answer_schema import carried
 from perdure.sidecar.dapr.channel import SidecarChannel
 from perdure.sidecar.dapr.translation import definite, details
 from perdure.sidecar.ports import ChatCall, ChatMessage, ChatReply, ChatTool
 from perdure.types import JsonObject
 
-PROVIDER_STATUS = re.compile(r"status code:? ?(\d{3})")
+PROVIDER_STATUS = re.compile(r"status code:? ?(\d{3})|component \S+: ([45]\d\d) [A-Z]")
+"""`… API returned unexpected status code: 429: slow down` of most components; `…: 404 Not Found: …` of Ollama's."""
+
+WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429})
+"""Of the 4xx, those that speak of the moment and not of the request."""
+
 PROVIDER_DEFAULT_TEMPERATURE = 1.0
 """Sent when the caller names none: the component would send 0, which some models refuse."""
 
@@ -39,16 +46,18 @@ class DaprChat:
         response_schema: JsonObject | None = None,
         timeout_s: float = 120.0,
     ) -> ChatReply:
+        answer_schema = carried(response_schema) if response_schema is not None else None
+        told = messages if response_schema is None or answer_schema else [_demand(response_schema), *messages]
         request = ai.ConversationRequestAlpha2(
             name=component,
-            inputs=[ai.ConversationInputAlpha2(messages=[_message(message) for message in messages])],
+            inputs=[ai.ConversationInputAlpha2(messages=[_message(each) for each in told])],
             temperature=PROVIDER_DEFAULT_TEMPERATURE if temperature is None else temperature,
             tools=[_tool(tool) for tool in tools],
         )
         if tools:
             request.tool_choice = "auto"
-        if response_schema is not None:
-            request.response_format.CopyFrom(_response_format(response_schema))
+        if answer_schema is not None:
+            request.response_format.CopyFrom(ParseDict(answer_schema, Struct()))
         try:
             reply = await self._channel.stub.ConverseAlpha2(request, timeout=timeout_s, metadata=self._channel.metadata)
         except AioRpcError as error:
@@ -92,9 +101,10 @@ def _tool(tool: ChatTool) -> Any:
     return ai.ConversationTools(function=function)
 
 
-def _response_format(schema: JsonObject) -> Struct:
-    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
-    return ParseDict(wanted, Struct())
+def _demand(schema: JsonObject) -> ChatMessage:
+    """The schema in words, where the component could not carry it."""
+    text = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+    return ChatMessage("system", f"Answer with JSON only, no other text, following this JSON schema: {text}")
 
 
 def _reply(reply: Any, component: str) -> ChatReply:
@@ -121,20 +131,27 @@ def _reply(reply: Any, component: str) -> ChatReply:
 
 
 def _translated(error: AioRpcError, component: str) -> PerdureError:
-    """The provider's status is only in the text: "… API returned unexpected status code: 429: slow down"."""
+    """The provider's status is only in the text, always as gRPC INTERNAL; what it says besides follows there."""
     text = error.details() or ""
     found = PROVIDER_STATUS.search(text)
     if found is not None:
-        status = int(found[1])
-        if status == 429:
-            return Transient("model_rate_limited", f"the model behind {component!r} is rate limited: {text}")
-        if 400 <= status < 500 and status != 408:
-            message = f"the model behind {component!r} rejected the request: {text}"
-            return Failed("model_rejected", message, status=status)
-        return Transient("model_unavailable", f"the model behind {component!r} failed: {text}", status=status)
+        return _said_by_provider(int(found[1] or found[2]), text, component)
     certain = definite(error, "conversation", component)
     if certain is not None:
         return certain
     if error.code() is StatusCode.UNAVAILABLE:
         return SidecarUnavailable("sidecar_unavailable", f"the sidecar did not answer ({details(error)})")
+    if error.code() is StatusCode.DEADLINE_EXCEEDED:
+        return Transient("model_unavailable", f"the model behind {component!r} did not answer in time; repeat")
+    # A broken answer, a cut connection, a server that is not there: the component tells them apart only in words.
     return Transient("model_unavailable", f"the model behind {component!r} did not answer ({details(error)}); repeat")
+
+
+def _said_by_provider(status: int, text: str, component: str) -> PerdureError:
+    if 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:
+        message = f"the model behind {component!r} rejected the request: {text}"
+        return Failed("model_rejected", message, status=status)
+    if status == 429:
+        message = f"the model behind {component!r} is rate limited: {text}"
+        return Transient("model_rate_limited", message, status=status)
+    return Transient("model_unavailable", f"the model behind {component!r} failed: {text}", status=status)
