@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import TypeAdapter
 
 from perdure.effect import Doubt, Effect
-from perdure.run.control import Control, Position
+from perdure.run.control import Control, Position, RunInfo
 from perdure.run.event import Accepted, Closed, Event, EventCodec, Settled
 from perdure.run.kind import Act, Action, Doing, Done, Verdict
 from perdure.types import JsonObject
@@ -22,6 +22,7 @@ class World:
 
     done: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
+    ended: list[str] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
 
 
@@ -115,6 +116,9 @@ class Toy:
         if doing.key in self.world.keys:
             return Settled(action.key, f"did {action.name}")
         return False
+
+    def ended(self, run_id: str, info: RunInfo) -> None:
+        self.world.ended.append(run_id)
 
     def dump(self, state: ToyState) -> bytes:
         return _STATE.dump_json(state)

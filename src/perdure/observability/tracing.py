@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -120,6 +121,22 @@ class Tracer:
             set_status_on_exception=False,
         )
         return RecordedSpan(opening, self._contents)
+
+    def record(
+        self, name: str, attributes: Attributes, *, parent: str, began: datetime, ended: datetime, failed: bool = False
+    ) -> None:
+        """A span of something that is over, and perhaps began in another process."""
+        if self._tracer is None:
+            return
+        from opentelemetry.trace import StatusCode
+
+        kept = {str(key): value for key, value in attributes.items() if self._may_show(key)}
+        span = self._tracer.start_span(
+            name, context=_context_of(parent), attributes=kept, start_time=int(began.timestamp() * 1e9)
+        )
+        if failed:
+            span.set_status(StatusCode.ERROR)
+        span.end(int(ended.timestamp() * 1e9))
 
     def close(self) -> None:
         """Export what is still held back; blocks for some seconds at most."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from perdure.clock import parse_rfc3339
 from perdure.errors import Broken, Failed, Invalid, NotFound, PerdureError
 from perdure.messaging.message import joined
 from perdure.observability.context import log_context
@@ -14,6 +15,7 @@ from perdure.observability.tracing import AttributeValue, Tracer
 from perdure.pipeline.decide import StepAction
 from perdure.pipeline.remote import RemoteSteps
 from perdure.pipeline.server import StepCall, StepServer
+from perdure.run.control import RunInfo
 from perdure.run.event import Settled
 from perdure.run.kind import Doing
 
@@ -43,6 +45,14 @@ class Effects:
             except (Failed, Invalid, NotFound, Broken) as error:
                 return _fault(action, error)
         return Settled(action.key, content)
+
+    def ended(self, run_id: str, info: RunInfo) -> None:
+        """The run's own span, from the moment it was accepted, in whichever process that was."""
+        began, ended = parse_rfc3339(info.at), parse_rfc3339(info.ended)
+        attributes: dict[str, AttributeValue] = {str(Attribute.RUN): run_id}
+        name = f"{SpanName.PIPELINE} {self.pipeline}"
+        failed = info.status == "failed"
+        self.tracer.record(name, attributes, parent=info.trace, began=began, ended=ended, failed=failed)
 
     async def _answer(self, action: StepAction, call: StepCall) -> str:
         spec = action.spec

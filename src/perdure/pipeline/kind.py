@@ -19,7 +19,7 @@ from perdure.pipeline.pipeline import Pipeline
 from perdure.pipeline.remote import RemoteSteps
 from perdure.pipeline.server import StepServer
 from perdure.pipeline.state import PipelineState
-from perdure.run.control import Control, Position
+from perdure.run.control import Control, Position, RunInfo
 from perdure.run.event import Event, EventCodec, Settled
 from perdure.run.kind import Action, Doing, Verdict
 from perdure.sidecar.ports import Invoker
@@ -55,6 +55,9 @@ class PipelineKind:
 
     async def reconcile(self, action: Action, doing: Doing) -> Settled | bool | None:
         return await self._effects.reconcile(_step(action), doing)
+
+    def ended(self, run_id: str, info: RunInfo) -> None:
+        self._effects.ended(run_id, info)
 
     def dump(self, state: PipelineState) -> bytes:
         return orjson.dumps(state)

@@ -64,6 +64,7 @@ class RunInfo:
     by: str = ""
     trace: str = ""
     result: JsonObject = field(default_factory=dict)
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def _closed(c: Control, e: Closed, at: Position) -> Control:
     if info is None:
         return c
     still = {n: r for n, r in c.open.items() if n != e.run}
-    done = replace(info, status=e.status, result=e.result, paused=False)
+    done = replace(info, status=e.status, result=e.result, paused=False, ended=at.at)
     closed = dict(list(c.closed.items())[-(CLOSED_KEPT - 1) :])
     closed[e.run] = done
     mine = f"{e.run}."
@@ -216,7 +217,8 @@ def _reserved(c: Control, e: Reserved, at: Position) -> Control:
     asked = approvals.get(e.key)
     if asked is not None:
         approvals = {**approvals, e.key: replace(asked, status="consumed")}
-    return replace(c, effects={**c.effects, e.key: entry}, approvals=approvals, claims=0)
+    # Not progress: an effect that kills its driver is reserved anew by each, and must be parked in the end.
+    return replace(c, effects={**c.effects, e.key: entry}, approvals=approvals)
 
 
 def _settled(c: Control, e: Settled, at: Position) -> Control:
@@ -229,18 +231,18 @@ def _doubted(c: Control, e: Doubted, at: Position) -> Control:
     entry = c.effects.get(e.key)
     if entry is None:
         return c
-    return replace(c, effects={**c.effects, e.key: replace(entry, doubt=e.why)}, claims=0)
+    return replace(c, effects={**c.effects, e.key: replace(entry, doubt=e.why)})
 
 
 def _unreconciled(c: Control, e: Unreconciled, at: Position) -> Control:
     entry = c.effects.get(e.key)
     if entry is None:
         return c
-    return replace(c, effects={**c.effects, e.key: replace(entry, unreconciled=True)}, claims=0)
+    return replace(c, effects={**c.effects, e.key: replace(entry, unreconciled=True)})
 
 
 def _not_happened(c: Control, e: NotHappened, at: Position) -> Control:
-    return replace(c, effects={k: v for k, v in c.effects.items() if k != e.key}, claims=0)
+    return replace(c, effects={k: v for k, v in c.effects.items() if k != e.key})
 
 
 def _asked(c: Control, e: ApprovalAsked, at: Position) -> Control:

@@ -208,7 +208,10 @@ class Crew:
             return  # leaves when its host is confirmed
         self._leave(subject)
         for info in subject.control.closed.values():
-            if info.generation and info.n not in before:
+            if info.n in before:
+                continue
+            subject.kind.ended(run_id(subject.id, info.n), info)
+            if info.generation:
                 await self.hosts.finished(Hosting(subject.id, subject.family, info.n, info.generation))
         if subject.log.segment_due:
             await self._close_segment(subject)
@@ -244,8 +247,8 @@ class Crew:
         control = subject.control
         if control.current is None or self._closing:
             return
-        if control.waiting is None and not control.driver:
-            await self.take(subject)
+        if control.waiting is None:
+            await (self._replace(subject) if control.driver else self.take(subject))
         hosting = hosting_of(subject)
         if hosting is not None:
             await self.hosts.wake(hosting)

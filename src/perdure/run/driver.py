@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,7 +15,7 @@ from perdure.errors import Broken, PerdureError, Transient
 from perdure.log.commit import Stamp
 from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
-from perdure.run.control import Control, Position
+from perdure.run.control import Position
 from perdure.run.event import (
     Claimed,
     Closed,
@@ -51,6 +52,10 @@ class Superseded(Exception):
     """Somebody else owns the subject."""
 
 
+class LetGo(Exception):
+    """This driver has given the subject up: a save that nobody answered was written, as it turns out."""
+
+
 @dataclass(slots=True)
 class _Running:
     start: Start
@@ -81,7 +86,11 @@ class Drive:
     _facts: list[Event] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
+    closed_before: frozenset[int] = frozenset()
     _told: tuple[int, int] = (0, 0)
+    _landed: Plan = field(default_factory=Plan)
+    _stop_by: float = 0.0
+    _put_off: Counter[str] = field(default_factory=Counter)
 
     # A claim is part of somebody else's commit (an accept, an adoption), so it is a pure entry.
 
@@ -95,8 +104,9 @@ class Drive:
             raise Superseded
         self.epoch = control.epoch + 1
         self.began = self.clock.monotonic()
+        self.closed_before = frozenset(control.closed)
         if control.claims >= self.limits.max_claims and control.current is not None:
-            return self._park(control)
+            return self._planned(view, [*before, Claimed(self.slot), self._parked(control.claims, control.current.n)])
         due = [TimerFired(name) for name in self._due(control.waiting.timers if control.waiting else ())]
         return self._planned(view, [*before, Claimed(self.slot), *due])
 
@@ -105,14 +115,12 @@ class Drive:
         self.epoch = view.control.epoch
         return self._planned(view, ())
 
-    def _park(self, control: Control) -> Entry:
+    def _parked(self, claims: int, run: int) -> Closed:
         """A run that was claimed again and again without progress kills its drivers: stop it visibly."""
-        number = control.current.n if control.current is not None else 0
-        message = f"the run was taken over {control.claims} times without progress and is parked; see the logs"
-        self._made = Plan(done=True)
+        message = f"the run was taken over {claims} times without progress and is parked; see the logs"
         self.metrics.parked_runs.add(1, reason="poison")
-        log.error("run_parked", code="poison", subject=self.subject.id, claims=control.claims)
-        return Entry([Closed(number, "failed", {"error": {"code": "poison", "message": message}})])
+        log.error("run_parked", code="poison", subject=self.subject.id, run=run, claims=claims)
+        return Closed(run, "failed", {"error": {"code": "poison", "message": message}})
 
     def _due(self, timers: Sequence[tuple[str, str]]) -> list[str]:
         now = self.clock.now()
@@ -149,10 +157,9 @@ class Drive:
         """Drive until there is nothing to do. The claim has been committed. Sets `outcome` and `ended`."""
         self.subject.listeners.add(self._news)
         try:
-            self.outcome = await self._loop()
-        except Superseded:
-            self.outcome = "superseded"
-            await self._confess()
+            await self._driven()
+        except Transient as error:  # passed on only when there is no more time: adoption carries on from the log
+            log.warning("release_not_recorded", code=error.code, subject=self.subject.id)
         except Broken as error:
             self.outcome = "broken"
             self.metrics.parked_runs.add(1, reason=error.code)
@@ -161,6 +168,14 @@ class Drive:
             self.subject.listeners.discard(self._news)
             await self._drop(self._running.values())
             self.ended.set()
+
+    async def _driven(self) -> None:
+        self.outcome = "released"
+        try:
+            self.outcome = await self._loop()
+        except Superseded:
+            self.outcome = "superseded"
+            await self._confess()
 
     def _news(self, commit: Stamp) -> None:
         if commit.driver != self.driver:
@@ -173,6 +188,8 @@ class Drive:
 
     def stop(self) -> None:
         """Finish what is in progress, for a while, then release the subject."""
+        if not self._stopping:
+            self._stop_by = self.clock.monotonic() + 2 * self.limits.shutdown_s
         self._stopping = True
         self._wake.set()
 
@@ -200,6 +217,7 @@ class Drive:
                 running.task.cancel()
         for start in made.start:
             cancel = asyncio.Event()
+            self.metrics.steps.add(1, kind=self.subject.family)
             task = asyncio.create_task(self._act(start, self._made_at, cancel), name=f"action {start.action.key}")
             self._running[start.action.key] = _Running(start, task, cancel)
 
@@ -223,13 +241,21 @@ class Drive:
         self._wake.set()
 
     async def _commit(self, decide: Callable[[View[Any]], Entry]) -> None:
-        """Append what is known now; wait out a store that is away, keeping every outcome."""
+        """Append what is known now; wait out a store that is away, keeping every outcome.
+
+        Raises: Transient when it is away and there is no more time.
+        """
         pause = self.limits.retry_s
         while True:
             try:
                 await self.subject.commit(decide)
                 break
+            except LetGo:
+                self._made = self._landed
+                break
             except Transient as error:
+                if self._stopping and self.clock.monotonic() >= self._stop_by:
+                    raise
                 log.warning("store_away", code=error.code, subject=self.subject.id, retry_s=pause)
                 await self.clock.sleep(pause)
                 pause = min(pause * 2, self.limits.retry_max_s)
@@ -247,16 +273,20 @@ class Drive:
         return self._landing(self._planned(view, self._facts))
 
     def _owned(self, view: View[Any]) -> None:
-        """A driver that meets a higher epoch, or a subject it let go, stops."""
-        if (view.control.epoch, view.control.driver) != (self.epoch, self.driver):
+        """A driver that meets a higher epoch stops. Raises: Superseded, LetGo."""
+        control = view.control
+        if control.epoch != self.epoch:
             raise Superseded
+        if control.driver != self.driver:
+            raise LetGo
 
     def _landing(self, entry: Entry) -> Entry:
         """The same entry, forgetting its facts once they are durable."""
-        taken = len(self._facts)
+        taken, made = len(self._facts), self._made
 
         def landed() -> None:
             del self._facts[:taken]
+            self._landed = made
 
         return replace(entry, landed=landed)
 
@@ -282,7 +312,7 @@ class Drive:
 
     async def _outcome(self, start: Start, planned_at: float, cancel: asyncio.Event) -> Sequence[Event]:
         action = start.action
-        if start.after_other:
+        if start.after_other or (start.attempt > 1 and action.effect is Effect.ONCE):
             await self._outwait()
         info = self.subject.control.run(action.run)
         doing = Doing(
@@ -331,7 +361,8 @@ class Drive:
         log.warning("action_put_off", subject=self.subject.id, action=start.action.name, code=error.code)
         doubt = self._doubt(start, f"{error.code}: {error}")
         if not doubt:
-            pause = self.limits.retry_s * 2 ** min(start.attempt, 8)
+            self._put_off[start.action.key] += 1
+            pause = self.limits.retry_s * 2 ** min(self._put_off[start.action.key], 16)
             await self.clock.sleep(min(pause, self.limits.retry_max_s))
         return doubt
 

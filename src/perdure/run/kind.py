@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from perdure.effect import Doubt, Effect
-from perdure.run.control import Control, Position
+from perdure.run.control import Control, Position, RunInfo
 from perdure.run.event import Event, EventCodec, Settled
 from perdure.types import JsonObject
 
@@ -104,6 +104,10 @@ class Kind(Protocol[S]):
 
     async def reconcile(self, action: Action, doing: Doing) -> Settled | bool | None:
         """What became of a cut effect: its outcome, False if it surely did not happen, None if nobody knows."""
+        ...
+
+    def ended(self, run_id: str, info: RunInfo) -> None:
+        """Tell observers (metrics, traces) that the run is over. Called once, by the driver that closed it."""
         ...
 
     def dump(self, state: S) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perdure.clock import Clock
+from perdure.clock import Clock, parse_rfc3339
 from perdure.conversation.window import shown
 from perdure.effect import Effect
 from perdure.errors import PerdureError, Transient
@@ -15,6 +15,7 @@ from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
 from perdure.observability.names import Attribute, SpanName
 from perdure.observability.tracing import Span, Tracer
+from perdure.run.control import RunInfo
 from perdure.run.event import Doubted, Event, Settled
 from perdure.run.kind import Action, Doing
 from perdure.sidecar.ports import ChatCall, ChatReply
@@ -49,6 +50,21 @@ class Effects:
             if isinstance(action, ToolAction):
                 return await self._call(action, doing)
         raise TypeError(f"a turn has no action {type(action).__name__}")
+
+    def ended(self, run_id: str, info: RunInfo) -> None:
+        """The turn's own span and figures, from the moment it was accepted, in whichever process that was."""
+        began, ended = parse_rfc3339(info.at), parse_rfc3339(info.ended)
+        if self.metrics is not None:
+            self.metrics.turns.add(1, agent=self.rules.name, status=info.status)
+            self.metrics.turn_seconds.observe((ended - began).total_seconds(), agent=self.rules.name)
+        attributes = {
+            str(Attribute.OPERATION): SpanName.TURN.value,
+            str(Attribute.AGENT_NAME): self.rules.name,
+            str(Attribute.RUN): run_id,
+        }
+        name = f"{SpanName.TURN} {self.rules.name}"
+        failed = info.status == "failed"
+        self.tracer.record(name, attributes, parent=info.trace, began=began, ended=ended, failed=failed)
 
     async def reconcile(self, action: Action, doing: Doing) -> Settled | bool | None:
         """What became of a tool call that was cut: its outcome, False if it did not happen, None if unknown."""

@@ -12,7 +12,7 @@ from perdure.clock import Clock
 from perdure.llm.model import Model
 from perdure.observability.metrics import Metrics
 from perdure.observability.tracing import Tracer
-from perdure.run.control import Control, Position
+from perdure.run.control import Control, Position, RunInfo
 from perdure.run.event import Event, EventCodec, Settled
 from perdure.run.kind import Action, Doing, Verdict
 from perdure.turn.decide import decide
@@ -60,6 +60,9 @@ class TurnKind:
 
     async def reconcile(self, action: Action, doing: Doing) -> Settled | bool | None:
         return await self._effects.reconcile(action, doing)
+
+    def ended(self, run_id: str, info: RunInfo) -> None:
+        self._effects.ended(run_id, info)
 
     def dump(self, state: SessionState) -> bytes:
         return orjson.dumps(state)

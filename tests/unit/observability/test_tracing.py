@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import timeit
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -128,3 +129,19 @@ def test_with_an_endpoint_tracing_is_on() -> None:
     tracer = configure_tracing("http://127.0.0.1:9", service="x")
     assert tracer.on
     tracer.close()
+
+
+def test_what_is_over_is_recorded_once_with_its_own_times(
+    provider: TracerProvider, exported: InMemorySpanExporter
+) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    tracer = tracer_of(provider)
+    ended = began + timedelta(seconds=2)
+    tracer.record("invoke_agent a", {"perdure.run": "r"}, parent=parent, began=began, ended=ended)
+    (span,) = exported.get_finished_spans()
+    assert span.end_time is not None
+    assert span.start_time is not None
+    assert span.end_time - span.start_time == 2_000_000_000
+    assert span.context is not None
+    assert f"{span.context.trace_id:032x}" == "ab" * 16

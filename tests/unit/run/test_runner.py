@@ -54,6 +54,7 @@ async def test_a_run_does_its_steps_in_order_and_ends() -> None:
     async with opened(Toy(world), store) as runner:
         run = await ask(runner, "read:a", "idempotent:b", "once:c")
         told = await runner.wait(run, 5)
+    assert world.ended == [run]
     assert told["status"] == "done"
     assert told["result"] == {"results": ["did read:a", "did idempotent:b", "did once:c"]}
     assert world.done == {"read:a": 1, "idempotent:b": 1, "once:c": 1}
