@@ -149,6 +149,8 @@ class Runner:
 
         with self._subjects.pinned(opened):
             await self._crew.begin(opened, said)
+            if joined:
+                await self._crew.tend(opened)  # its driver may have died before the run was listed anywhere
         return Accept(run_id(subject, number), joined)
 
     async def view(self, subject: SubjectId) -> View[Any]:
@@ -287,8 +289,10 @@ class Runner:
     async def _run(self, run: RunId) -> tuple[Subject, int]:
         subject, n = parse_run_id(run)
         opened = await self._open(subject)
-        if opened.control.run(n) is None and not self._crew.drives(opened.id):
-            await opened.refresh()
+        if not self._crew.drives(opened.id) and n not in opened.control.closed:
+            await opened.refresh()  # what is open may go on elsewhere
+            if not opened.control.driver:
+                await self._crew.tend(opened)  # or nowhere, until somebody asks
         return opened, n
 
     async def _described(self, subject: Subject, n: int) -> JsonObject:
