@@ -5,12 +5,10 @@ The server reads its script by the text of the last user message, so each test h
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from perdure.dev import Platform
 from perdure.sidecar.dapr.channel import DaprAddress, SidecarChannel
 from perdure.sidecar.dapr.chat import DaprChat
 from perdure.types import JsonObject
+from raw_server import RawServer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -32,48 +31,6 @@ MAX_ATTEMPTS = 3
 FIRST_WAIT_S = 0.1
 TIMEOUT_S = 4.0
 PORTS = {"appPort": 8700, "daprHTTPPort": 3700, "daprGRPCPort": 5700, "daprInternalGRPCPort": 5800, "metricsPort": 9700}
-
-
-class RawServer:
-    """Answers one request after the other with the bytes it was given, then closes the connection."""
-
-    def __init__(self) -> None:
-        self.answers: list[bytes] = []
-        self.requests: list[dict[str, Any]] = []
-        self.port = 0
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-len"))
-        self.requests.append(json.loads(await reader.readexactly(length)))
-        writer.write(self.answers.pop(0) if self.answers else http(b"", status="500 Nothing left to say"))
-        await writer.drain()
-        writer.close()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[RawServer]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            await server.wait_closed()
-
-
-def http(body: bytes, *, status: str = "200 OK", kind: str = "application/json", length: int | None = None) -> bytes:
-    """An HTTP response; with a `length` above that of the body it is one that was cut."""
-    size = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n\r\n".encode() + body
-
-
-def completion(**message: Any) -> bytes:
-    """A chat completion as the protocol has it."""
-    finish = "tool_calls" if message.get("tool_calls") else "stop"
-    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": finish}
-    usage = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
-    return json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "raw", "choices": [choice],
-                       "usage": usage}).encode()  # fmt: skip
 
 
 @dataclass(frozen=True)
