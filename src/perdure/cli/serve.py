@@ -6,8 +6,10 @@ every tenth of a second until the service answers again counts.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from perdure.errors import PerdureError
 
@@ -31,6 +33,7 @@ def run(app: str, *, host: str | None = None, port: int | None = None) -> None:
     require_one_piece()
     dapr = load_settings().dapr
     sys.path.insert(0, str(Path.cwd()))
+    signal.signal(signal.SIGTERM, _ended)
     uvicorn.run(
         app,
         host=host or dapr.app_host,
@@ -42,6 +45,11 @@ def run(app: str, *, host: str | None = None, port: int | None = None) -> None:
         timeout_graceful_shutdown=STOP_WITHIN_S,
         timeout_keep_alive=KEEP_IDLE_S,
     )
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """Uvicorn raises SIGTERM again when all is closed in good order; that is a success, not a death by a signal."""
+    sys.exit(0)
 
 
 def main() -> None:
