@@ -82,6 +82,11 @@ class Log:
         return self._keys.commit(self.n + 1)
 
     @property
+    def unsettled(self) -> bool:
+        """Whether an append was interrupted and nobody knows yet what became of it."""
+        return self._pending is not None
+
+    @property
     def segment_due(self) -> bool:
         """Whether enough came since the last closed segment to close the next one."""
         return self._open.due

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from perdure.clock import Clock
-from perdure.errors import PerdureError, Transient
+from perdure.errors import Broken, NotFound, PerdureError, Transient
 from perdure.observability.logs import get_logger
-from perdure.run.crew import Crew, RunLimits
+from perdure.run.crew import Crew
 from perdure.run.hosting import Hosting
 from perdure.run.presence import Replica
+from perdure.run.rescue import Rescue
 from perdure.sidecar.ports import HostStatus, Jobs
 from perdure.types import JsonObject, SubjectId
 
@@ -23,11 +24,12 @@ LONGEST_PAUSE_S = 30.0
 class Adoption:
     """Handles the job `perdure-sweep`, which reaches one replica of the app at a time."""
 
-    def __init__(self, crew: Crew, jobs: Jobs, *, clock: Clock, limits: RunLimits) -> None:
+    def __init__(self, crew: Crew, rescue: Rescue, jobs: Jobs, *, clock: Clock) -> None:
         self._crew = crew
+        self._rescue = rescue
         self._jobs = jobs
         self._clock = clock
-        self._limits = limits
+        self._limits = crew.limits
 
     def declare(self) -> None:
         """Say who handles the job; before the service starts."""
@@ -71,14 +73,20 @@ class Adoption:
     async def _adopt(self, gone: Replica) -> None:
         """Adopt, which lists the subjects here, before the dead replica's list is retired."""
         log.warning("replica_gone", slot=gone.slot, subjects=len(gone.subjects))
-        for subject, family in gone.subjects.items():
-            await self._crew.adopt(subject, family, gone.slot, "stale")
-        await self._crew.replicas.retire(gone)
+        left = {
+            subject: family
+            for subject, family in gone.subjects.items()
+            if not await self._rescue.adopt(subject, family, gone.slot, "stale")
+        }
+        await self._crew.replicas.retire(gone, left)
 
     async def _rehost(self) -> None:
         for entry in (await self._crew.index.all()).values():
             subject, family = SubjectId(str(entry["subject"])), str(entry["family"])
             hosting = Hosting(subject, family, int(str(entry["run"])), int(str(entry["generation"])))
-            status = await self._crew.hosts.status(hosting)
-            if status is not HostStatus.RUNNING:
-                await self._crew.rehost(hosting, fresh=status is not None)
+            try:
+                status = await self._crew.hosts.status(hosting)
+                if status is not HostStatus.RUNNING:
+                    await self._rescue.rehost(hosting, fresh=status is not None)
+            except (Broken, NotFound) as error:
+                log.failure("not_rehosted", error, run=hosting.run_id)  # the others must not wait for this one

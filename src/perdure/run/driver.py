@@ -29,23 +29,11 @@ from perdure.run.event import (
     Unreconciled,
 )
 from perdure.run.kind import Doing
+from perdure.run.limits import DriveLimits
 from perdure.run.plan import Mode, Plan, Start, View, fold_view, plan
 from perdure.run.subject import Entry, Subject
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DriveLimits:
-    """Seconds and counts of one drive; see `Settings.run` for the reasons."""
-
-    host_after_s: float = 5.0
-    start_by_s: float = 2.0
-    max_claims: int = 5
-    shutdown_s: float = 10.0
-    retry_s: float = 0.05
-    retry_max_s: float = 5.0
-    pace_s: float = 0.0
 
 
 class Superseded(Exception):
@@ -78,6 +66,7 @@ class Drive:
     outcome: str = ""
     began: float = 0.0
     host_due: bool = False
+    closed_before: frozenset[int] = frozenset()
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _made: Plan = field(default_factory=Plan)
     _made_at: float = 0.0
@@ -86,7 +75,6 @@ class Drive:
     _facts: list[Event] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
-    closed_before: frozenset[int] = frozenset()
     _told: tuple[int, int] = (0, 0)
     _landed: Plan = field(default_factory=Plan)
     _stop_by: float = 0.0
@@ -109,11 +97,6 @@ class Drive:
             return self._planned(view, [*before, Claimed(self.slot), self._parked(control.claims, control.current.n)])
         due = [TimerFired(name) for name in self._due(control.waiting.timers if control.waiting else ())]
         return self._planned(view, [*before, Claimed(self.slot), *due])
-
-    def again(self, view: View[Any]) -> Entry:
-        """Go on after a claim whose outcome was unknown turned out to be written."""
-        self.epoch = view.control.epoch
-        return self._planned(view, ())
 
     def _parked(self, claims: int, run: int) -> Closed:
         """A run that was claimed again and again without progress kills its drivers: stop it visibly."""
@@ -386,9 +369,13 @@ class Drive:
 
         def decide(view: View[Any]) -> Entry:
             self._owned(view)
-            return self._landing(Entry([*self._facts, Released("shutdown")], self.epoch, self.driver))
+            run = view.control.current
+            # Under a host, the run goes on at once in another replica, if there is one.
+            hosted = [Hosted(run.n, 1)] if run is not None and not run.generation else []
+            return self._landing(Entry([*self._facts, Released("shutdown"), *hosted], self.epoch, self.driver))
 
         await self._commit(decide)
+        self._tell_host()
         return "released"
 
     async def _confess(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perdure.clock import Clock, parse_rfc3339, rfc3339
-from perdure.errors import NotFound, Transient
+from perdure.errors import NotFound, PerdureError, Transient
 from perdure.log.subject import run_id
 from perdure.observability.logs import get_logger
 from perdure.run.control import Control
@@ -65,10 +65,19 @@ class Hosts:
         """Whether a host still has to be started."""
         return bool(self._waiting)
 
-    async def start(self, hosting: Hosting, confirmed: Callable[[], None]) -> None:
-        """Start the host; `confirmed` is called once the engine has it, now or at a later `retry`."""
+    def expects(self, subject: SubjectId) -> bool:
+        """Whether a host of `subject` still has to be started."""
+        return any(hosting.subject == subject for hosting, _ in self._waiting.values())
+
+    def expect(self, hosting: Hosting, confirmed: Callable[[], None]) -> None:
+        """Take note that this host has to exist; `confirmed` is called once the engine has it."""
         self._waiting[hosting.run_id] = (hosting, confirmed)
-        await self._try(hosting, confirmed)
+
+    async def start(self, hosting: Hosting) -> None:
+        """Start an expected host; `retry` goes on with it where the engine is away."""
+        expected = self._waiting.get(hosting.run_id)
+        if expected is not None:
+            await self._try(*expected)
 
     async def retry(self) -> None:
         """Try again what the engine could not take."""
@@ -84,10 +93,11 @@ class Hosts:
             }
             await self._index.add(hosting.run_id, entry)
             await self._engine.start(hosting.instance, hosting.input)
-        except Transient as error:
+        except PerdureError as error:
             log.warning("host_not_started", run=hosting.run_id, code=error.code)
             return
-        if self._waiting.pop(hosting.run_id, None) is not None:
+        if self._waiting.get(hosting.run_id, (None,))[0] == hosting:
+            del self._waiting[hosting.run_id]
             confirmed()
 
     async def finished(self, hosting: Hosting) -> None:

@@ -65,3 +65,14 @@ def concerns(event: Event, run: int, n: int) -> bool:
         return bool(about == run)
     key = getattr(event, "key", None) or getattr(event, "call", None)
     return isinstance(key, str) and key.startswith(f"{run}.")
+
+
+def foreign(event: Event, run: int, n: int) -> bool:
+    """Whether an event of commit `n` is about another run than `run`; what is about no run in particular is not."""
+    if isinstance(event, Accepted):
+        return n != run
+    about = getattr(event, "run", None)
+    if about is not None:
+        return bool(about != run)
+    key = getattr(event, "key", "") or getattr(event, "call", "")
+    return bool(key) and not str(key).startswith(f"{run}.")

@@ -174,6 +174,8 @@ def _waiting(draft: _Draft[Any], run: int, on: tuple[str, ...], timers: tuple[tu
     until = min((moment for _, moment in timers), default="")
     if until and not on and until <= draft.expires(draft.patience_s):
         return Plan(events=tuple(draft.events), timers=timers, view=draft.view)
+    if draft.running:  # nobody wants them any more; what came of them is recorded before the subject is let go
+        return Plan(events=tuple(draft.events), timers=timers, view=draft.view)
     wait = Waiting(run=run, on=on, until=until, timers=timers)
     if draft.view.control.waiting != wait:
         draft.add(wait)
@@ -253,10 +255,11 @@ def _allowed(draft: _Draft[Any], action: Action, why: str, seconds: float) -> bo
 def _refusal(action: Action, approval: Approval) -> Settled:
     """The typed result of a call that no person allowed."""
     unknown = approval.why == "doubt"
+    not_run = "it was not run again; whether it happened before is unknown" if unknown else "it was not run"
     if approval.status == "expired":
-        text = "nobody approved this call in time; it was not run"
+        text = f"nobody approved this call in time; {not_run}"
     elif approval.status == "approved":
-        text = "the approval was for other arguments; it was not run"
+        text = f"the approval was for other arguments; {not_run}"
     else:
         text = f"the call was denied by {approval.by or 'a person'}" + (
             f": {approval.reason}" if approval.reason else ""

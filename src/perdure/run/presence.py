@@ -66,17 +66,18 @@ class Replicas:
         """Make sure that observers will look at `slot`."""
         await change_json(self._store, self._list_key, [], lambda slots: slots if slot in slots else [*slots, slot])
 
-    async def retire(self, gone: Replica) -> bool:
-        """Empty and unlist a replica that others have adopted; False when it has moved meanwhile."""
+    async def retire(self, gone: Replica, keep: Mapping[SubjectId, str]) -> bool:
+        """Empty and unlist a replica that others have adopted, but for `keep`; False when it has moved meanwhile."""
         item = await self._store.get(self._prefix + gone.slot)
         if item is None or _replica(item.value) != gone:
             return False
-        emptied = Replica(gone.slot, gone.boot, gone.counter)
+        emptied = Replica(gone.slot, gone.boot, gone.counter, keep)
         try:
             await self._store.put(self._prefix + gone.slot, _dump(emptied), etag=item.etag)
         except Conflict:
             return False
-        await change_json(self._store, self._list_key, [], lambda slots: [slot for slot in slots if slot != gone.slot])
+        if not keep:
+            await change_json(self._store, self._list_key, [], lambda slots: [s for s in slots if s != gone.slot])
         return True
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from perdure.clock import Clock, Ids
-from perdure.errors import Busy, Conflict, NotFound
+from perdure.errors import Busy, Conflict, NotFound, PerdureError, Transient
 from perdure.log.log import Log, LogLimits
 from perdure.log.subject import parse_run_id, run_id, subject_id
 from perdure.observability.logs import get_logger
@@ -18,11 +18,14 @@ from perdure.observability.metrics import Metrics
 from perdure.run import orders
 from perdure.run.adoption import Adoption
 from perdure.run.control import Control, Position, RunInfo
-from perdure.run.crew import Crew, RunLimits
+from perdure.run.crew import Crew, watching
 from perdure.run.event import Accepted, CancelAsked, Event, PauseAsked, ResumeAsked, Signalled, Steered
 from perdure.run.host import host_body
 from perdure.run.kind import Kind
+from perdure.run.limits import RunLimits
 from perdure.run.plan import View, fold_view
+from perdure.run.rescue import Rescue
+from perdure.run.rounds import Rounds
 from perdure.run.subject import Entry, Subject, Subjects
 from perdure.sidecar.ports import Engine, Jobs, StateStore
 from perdure.types import JsonObject, RunId, Slot, SubjectId
@@ -79,16 +82,19 @@ class Runner:
         versions = sorted({f"{key.split('/')[0]}:{kind.version}" for key, kind in self._kinds.items()})
         self._version = f"control:1 {' '.join(versions)}"
         self._subjects = Subjects(self.limits.cache_subjects)
-        self._crew = Crew(place.app_id, place.slot, place.stores, place.engine, self.open_subject, self._subjects,
+        self._crew = Crew(place.app_id, place.slot, place.stores, place.engine, self._subjects,
                           clock=clock, ids=ids, metrics=metrics, limits=self.limits, prefix=place.prefix)  # fmt: skip
-        self._adoption = Adoption(self._crew, place.jobs, clock=clock, limits=self.limits)
+        self._rescue = Rescue(self._crew, self.open_subject, clock)
+        self._adoption = Adoption(self._crew, self._rescue, place.jobs, clock=clock)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Adopt what this slot's former life left, then be ready. Raises: SidecarUnavailable."""
         async with AsyncExitStack() as stack:
+            # Entered first, so that it beats to the end of everything that is released.
+            await stack.enter_async_context(Rounds(self._crew, self._rescue, self._clock))
             await stack.enter_async_context(self._crew)
-            await self._crew.adopt_own()
+            await self._rescue.adopt_own()
             self._adoption.declare()
             self._stack = stack.pop_all()
         return self
@@ -101,7 +107,7 @@ class Runner:
     @asynccontextmanager
     async def hosting(self) -> AsyncIterator[None]:
         """While open, this replica also executes hosts and sweeps for what dead replicas left."""
-        async with self._place.engine.serve(host_body(self.limits.host_rounds), self._crew.drive_hosted):
+        async with self._place.engine.serve(host_body(self.limits.host_rounds), self._rescue.drive_hosted):
             scheduling = asyncio.create_task(self._adoption.schedule(), name="schedule sweep")
             try:
                 yield
@@ -132,7 +138,6 @@ class Runner:
         if drive and self._crew.full:
             raise Busy("too_many_runs", f"this replica drives {self.limits.max_active_runs} runs; repeat later",
                        retry_after_s=1)  # fmt: skip
-        opened = await self._open(subject, kind)
         number = 0
         joined = False
 
@@ -147,32 +152,42 @@ class Runner:
             number = view.n + 1 if begins else next(event.run for event in answer)
             return answer
 
-        with self._subjects.pinned(opened):
-            await self._crew.begin(opened, said)
+        async with self._opened(subject, kind) as opened:
+            try:
+                await self._crew.begin(opened, said)
+            except PerdureError as error:
+                if not await self._outdated(opened, error):
+                    raise
+                await self._crew.begin(opened, said)
             if joined:
                 await self._crew.tend(opened)  # its driver may have died before the run was listed anywhere
         return Accept(run_id(subject, number), joined)
 
+    async def _outdated(self, subject: Subject, error: PerdureError) -> bool:
+        """Whether a refusal was decided from a state that other replicas have moved on from."""
+        if (isinstance(error, Transient) and not isinstance(error, Busy)) or self._crew.held(subject.id):
+            return False
+        known = subject.log.n
+        return (await subject.refresh()).n > known
+
     async def view(self, subject: SubjectId) -> View[Any]:
         """The newest state. Raises: NotFound (`run_unknown`)."""
-        opened = await self._open(subject)
-        with self._subjects.pinned(opened):
+        async with self._opened(subject) as opened:
             return await opened.refresh()
 
     async def describe(self, run: RunId) -> JsonObject:
         """The run as its kind describes it. Raises: NotFound (`run_unknown`), Invalid (`run_id_malformed`)."""
-        opened, n = await self._run(run)
-        with self._subjects.pinned(opened):
+        async with self._run(run) as (opened, n):
             return await self._described(opened, n)
 
     async def wait(self, run: RunId, timeout_s: float, *, stop_on_wait: bool = True) -> JsonObject:
         """`describe` as soon as the run ended, or waits for somebody (if `stop_on_wait`), or time is up."""
-        opened, n = await self._run(run)
-        with self._subjects.pinned(opened), self._crew.watching(opened):
+        async with self._run(run) as (opened, n):
             try:
-                async with asyncio.timeout(timeout_s):
-                    while not self._rests(opened, n, stop_on_wait):
-                        await opened.changed()
+                with watching(self._crew, opened):
+                    async with asyncio.timeout(timeout_s):
+                        while not self._rests(opened, n, stop_on_wait):
+                            await opened.changed()
             except TimeoutError:
                 pass  # the caller asked for no more than this; the state as it is now is the answer
             return await self._described(opened, n)
@@ -187,24 +202,30 @@ class Runner:
 
     async def events(self, run: RunId, after: tuple[int, int] = (0, 0)) -> AsyncIterator[tuple[int, int, Event]]:
         """The run's events (commit, index, event) after a position: the old ones, then as they come, to its end."""
-        opened, n = await self._run(run)
-        with self._subjects.pinned(opened), self._crew.watching(opened):
-            following = max(n, after[0])
-            while True:
-                change = opened.change()
-                ended = opened.control.open.get(n) is None
-                async for commit in opened.log.history(following):
-                    following = commit.n + 1
-                    for i, event in enumerate(opened.kind.codec.decode(commit.events)):
-                        if (commit.n, i) > after and orders.concerns(event, n, commit.n):
-                            yield commit.n, i, event
-                if ended:
-                    return
-                await opened.changed(change)
+        async with self._run(run) as (opened, n):
+            with watching(self._crew, opened):
+                following = max(n, after[0])
+                while True:
+                    change = opened.change()
+                    ended = opened.control.open.get(n) is None
+                    async for commit in opened.log.history(following):
+                        following = commit.n + 1
+                        for i, event in enumerate(opened.kind.codec.decode(commit.events)):
+                            if (commit.n, i) > after and orders.concerns(event, n, commit.n):
+                                yield commit.n, i, event
+                    if ended:
+                        return
+                    await opened.changed(change)
 
     async def runs(self) -> list[JsonObject]:
         """The open runs of this app that last or are driven here."""
-        return await self._crew.runs()
+        listed = dict(await self._crew.index.all())
+        for subject, drive in self._crew.drives.items():
+            run = drive.subject.control.current
+            if run is not None:
+                entry: JsonObject = {"subject": subject, "family": drive.subject.family, "run": run.n, "at": run.at}
+                listed.setdefault(run_id(subject, run.n), entry)
+        return [{"id": RunId(run), **entry} for run, entry in listed.items()]
 
     # --- orders ---------------------------------------------------------------------------------
 
@@ -238,67 +259,71 @@ class Runner:
 
     async def erase(self, subject: SubjectId) -> None:
         """Erase the subject's whole log. Raises: Conflict (`run_open`) while a run of it is open."""
-        opened = await self._open(subject)
-        view = await opened.refresh()
-        if view.control.open:
-            raise Conflict("run_open", f"subject {subject} has an open run; cancel it first", subject=subject)
-        await opened.log.erase()
+        async with self._opened(subject) as opened:
+            await opened.erase()
         self._subjects.drop(subject)
 
     async def _order(self, run: RunId, make: Callable[[Control, RunInfo], Sequence[Event]]) -> None:
-        opened, n = await self._run(run)
+        async with self._run(run) as (opened, n):
 
-        def decide(view: View[Any]) -> Entry:
-            info = view.control.open.get(n)
-            if info is None:
-                raise Conflict("run_closed", f"run {run} has ended; nothing can be changed about it", run=run)
-            return Entry(make(view.control, info))
+            def decide(view: View[Any]) -> Entry:
+                info = view.control.open.get(n)
+                if info is None:
+                    raise Conflict("run_closed", f"run {run} has ended; nothing can be changed about it", run=run)
+                return Entry(make(view.control, info))
 
-        with self._subjects.pinned(opened):
-            await opened.commit(decide)
-            await self._crew.tend(opened)
+            await self._crew.tell(opened, decide)
 
     # --- subjects -------------------------------------------------------------------------------
 
     def open_subject(self, subject: SubjectId, family: str) -> Subject:
         """The subject object of this process; not loaded yet when it is new."""
         kept = self._subjects.get(subject)
-        if kept is not None:
-            return kept
+        return kept if kept is not None else self._subjects.keep(self._made(subject, family))
+
+    def _made(self, subject: SubjectId, family: str) -> Subject:
         store = self._place.stores[family]
         made = Log(store, subject, clock=self._clock, ids=self._ids, limits=self._log_limits, prefix=self._place.prefix)
-        return self._subjects.keep(Subject(subject, family, made, self._kinds, self._version))
+        return Subject(subject, family, made, self._kinds, self._version)
 
-    async def _open(self, subject: SubjectId, kind: str = "") -> Subject:
-        if kind or self._subjects.get(subject) is not None:
-            opened = self.open_subject(subject, kind.split("/")[0])
-            await opened.open(kind)
-            return opened
+    @asynccontextmanager
+    async def _opened(self, subject: SubjectId, kind: str = "") -> AsyncIterator[Subject]:
+        """The subject, loaded, and kept in memory meanwhile. Raises: NotFound (`run_unknown`) without `kind`."""
+        opened = self.open_subject(subject, kind.split("/")[0]) if kind else await self._found(subject)
+        with self._subjects.pinned(opened):
+            if not await opened.open(kind) and not kind:
+                raise _unknown(subject)
+            yield opened
+
+    async def _found(self, subject: SubjectId) -> Subject:
+        """Which store it is in nobody says: each is asked, and only what is there is kept in memory."""
+        kept = self._subjects.get(subject)
+        if kept is not None:
+            return kept
         for family in self._families():
-            opened = self.open_subject(subject, family)
-            if await opened.open():
-                return opened
-            self._subjects.drop(subject)
-        raise NotFound("run_unknown", f"nothing is known under {subject}; check the id and the app", subject=subject)
+            made = self._made(subject, family)
+            if await made.open():
+                return self._subjects.keep(made)
+        raise _unknown(subject)
 
     def _families(self) -> list[str]:
         """One family a store, of those that this service runs."""
         by_store = {self._place.stores[key.split("/")[0]].name: key.split("/")[0] for key in self._kinds}
         return list(by_store.values())
 
-    async def _run(self, run: RunId) -> tuple[Subject, int]:
+    @asynccontextmanager
+    async def _run(self, run: RunId) -> AsyncIterator[tuple[Subject, int]]:
+        """The run's subject as it is now, whoever drives it, and the run's number."""
         subject, n = parse_run_id(run)
-        opened = await self._open(subject)
-        if not self._crew.drives(opened.id) and n not in opened.control.closed:
-            await opened.refresh()  # what is open may go on elsewhere
-            if not opened.control.driver:
-                await self._crew.tend(opened)  # or nowhere, until somebody asks
-        return opened, n
+        async with self._opened(subject) as opened:
+            if opened.control.closed.get(n) is None and not self._crew.held(opened.id):
+                await opened.refresh()
+            yield opened, n
 
     async def _described(self, subject: Subject, n: int) -> JsonObject:
         view = subject.view
         if view is None or n > view.n:
-            raise NotFound("run_unknown", f"run {run_id(subject.id, n)} is unknown; check the id")
+            raise _unknown(run_id(subject.id, n))
         if view.control.run(n) is None:
             view = await self._former(subject, n)
         try:
@@ -310,12 +335,19 @@ class Runner:
 
     async def _former(self, subject: Subject, n: int) -> View[Any]:
         """The view at the end of a run that ended long ago, folded from its own commits."""
-        view: View[Any] = View(n - 1, subject.kind.initial(), Control())
+        kind = subject.kind
+        view: View[Any] = View(n - 1, kind.initial(), Control())
         async for commit in subject.log.history(n):
-            at = Position(commit.n, 0, commit.at, commit.epoch, commit.driver)
-            view = fold_view(subject.kind, view, subject.kind.codec.decode(commit.events), at)
-            if commit.n == n and n not in view.control.open and n not in view.control.closed:
-                break
+            for i, event in enumerate(kind.codec.decode(commit.events)):
+                if not orders.foreign(event, n, commit.n):
+                    at = Position(commit.n, i, commit.at, commit.epoch, commit.driver)
+                    view = fold_view(kind, view, (event,), at)
             if n in view.control.closed:
                 return view
-        raise NotFound("run_unknown", f"run {run_id(subject.id, n)} is unknown; check the id")
+            if n not in view.control.open:
+                break
+        raise _unknown(run_id(subject.id, n))
+
+
+def _unknown(what: str) -> NotFound:
+    return NotFound("run_unknown", f"nothing is known under {what}; check the id and the app", id=what)

@@ -78,23 +78,41 @@ class Subject:
         """The shared part of the state; empty before the first commit."""
         return self.view.control if self.view is not None else Control()
 
+    @property
+    def unsure(self) -> bool:
+        """Whether an append was interrupted and what became of it has not been read yet."""
+        return self.log.unsettled or self._unsure is not None
+
     async def open(self, kind_key: str = "") -> bool:
         """Load what is stored, once. False when nothing is; then `kind_key` says what may be begun."""
         async with self._lock:
-            if not self._loaded:
-                await self._load()
-                self._loaded = True
+            await self._reload()
             if self.view is None and kind_key:
                 self.kind_key = kind_key
                 self.view = View(0, self.kind.initial(), Control())
         return self.log.n > 0
 
-    async def _load(self) -> None:
+    def distrust(self) -> None:
+        """The fold may not be what the log says: whoever uses it next loads it anew. Waiters stay."""
+        self._loaded = False
+
+    async def _reload(self) -> None:
+        """Load, unless the fold can be trusted. When that fails the old view is still there to be shown."""
+        if self._loaded:
+            return
         loaded = await self.log.load(snapshot_version=self._version)
-        if loaded.snapshot is not None:
-            self._restore(loaded.snapshot)
-        for commit in loaded.commits:
-            self._fold_stored(commit)
+        before, self.view = self.view, None
+        try:
+            if loaded.snapshot is not None:
+                self._restore(loaded.snapshot)
+            for commit in loaded.commits:
+                self._fold_stored(commit)
+        except BaseException:
+            self.view = before
+            raise
+        if self.log.n == 0:
+            self.view = before
+        self._loaded, self._unsure = True, None
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.kind_key, control, state = _SNAPSHOT.validate_json(snapshot.data)
@@ -132,15 +150,25 @@ class Subject:
         return self.view
 
     async def _read_on(self) -> None:
+        await self._reload()
         commits = await self.log.read_on()
         unsure, self._unsure = self._unsure, None
-        for commit in commits:
-            self._fold_stored(commit)
-            mine = (
-                unsure is not None and unsure.driver and (unsure.driver, unsure.epoch) == (commit.driver, commit.epoch)
-            )
-            if mine and unsure is not None and unsure.landed is not None:
-                unsure.landed()
+        with self._whole():
+            for commit in commits:
+                self._fold_stored(commit)
+        if unsure is None or unsure.landed is None or not commits:
+            return
+        if unsure.driver and (unsure.driver, unsure.epoch) == (commits[0].driver, commits[0].epoch):
+            unsure.landed()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """The log has moved on; a fold that could not follow it is not to be decided from."""
+        try:
+            yield
+        except BaseException:
+            self.distrust()
+            raise
 
     async def commit(self, decide: Decide) -> Stamp | None:
         """Append what `decide` (pure, asked again after every conflict) says of the newest state.
@@ -149,6 +177,7 @@ class Subject:
         and nothing is appended. Raises: Transient when the outcome is unknown; call again, the log settles it.
         """
         async with self._lock:
+            await self._reload()
             while True:
                 view = self.view
                 if view is None:
@@ -162,15 +191,18 @@ class Subject:
                 except Conflict:
                     await self._read_on()
                     continue
-                except Transient:
-                    self._unsure = entry
+                except (Transient, asyncio.CancelledError):
+                    # The first interrupted entry is the one on its way, however often others are tried after it.
+                    if self._unsure is None and self.log.unsettled:
+                        self._unsure = entry
                     raise
                 if entry.landed is not None:
                     entry.landed()
-                if entry.view is not None:
-                    self._show(entry.view, commit)  # the decision was made on the newest state, so this is the next
-                else:
-                    self._fold(commit, entry.events)
+                with self._whole():
+                    if entry.view is not None:
+                        self._show(entry.view, commit)  # decided on the newest state, so this is the next
+                    else:
+                        self._fold(commit, entry.events)
                 return commit
 
     def change(self) -> asyncio.Future[None]:
@@ -182,6 +214,14 @@ class Subject:
     async def changed(self, change: asyncio.Future[None] | None = None) -> None:
         """Return after the next fold of anything, or once `change` is done."""
         await asyncio.shield(change or self.change())
+
+    async def erase(self) -> None:
+        """Erase the whole log. Raises: Conflict (`run_open`) while a run is open."""
+        async with self._lock:
+            await self._read_on()
+            if self.control.open:
+                raise Conflict("run_open", f"subject {self.id} has an open run; cancel it first", subject=self.id)
+            await self.log.erase()
 
     async def close_segment(self) -> None:
         """Write the segment that is due, with a snapshot of the fold."""
