@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,7 +32,7 @@ def run_file(folder: Path, targets: Mapping[str, str] | None = None, env: Mappin
     common = entry["common"] | {
         "resourcesPaths": [str(ROOT / "components")],
         "configFilePath": str(ROOT / "deploy/local/config.yaml"),
-        "env": {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **(env or {})},
+        "env": {"PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "src", "tests")), **(env or {})},
     }
     apps = []
     for app in entry["apps"]:

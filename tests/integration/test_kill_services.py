@@ -33,6 +33,9 @@ VICTIMS = [
     ("valkey",),
 ]
 
+PACE_S = 0.2
+"""Between two requests of a caller: the machine must be busy, not choked, or only its choking is measured."""
+
 
 async def sensor_runs(client: Stubborn, name: str, stop: asyncio.Event, done: list[dict[str, Any]]) -> None:
     """Runs of the pipeline, one after the other."""
@@ -45,6 +48,7 @@ async def sensor_runs(client: Stubborn, name: str, stop: asyncio.Event, done: li
         again = await client.begin("/runs", **body)
         assert (again["id"], again["outputs"]) == (run, shown["outputs"])
         done.append(shown)
+        await asyncio.sleep(PACE_S)
 
 
 async def requests(client: Stubborn, name: str, stop: asyncio.Event, done: list[dict[str, Any]]) -> None:
@@ -57,6 +61,7 @@ async def requests(client: Stubborn, name: str, stop: asyncio.Event, done: list[
         turn = (await client.begin("/turns", **body))["id"]
         shown = await client.ends(f"/turns/{turn}")
         done.append({**shown, "note": f"{name} {number}", "room": f"{name}{number}"})
+        await asyncio.sleep(PACE_S)
 
 
 async def test_the_shipped_services_survive_kills(
