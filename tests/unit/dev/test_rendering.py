@@ -70,3 +70,18 @@ def test_each_platform_has_its_own_table_of_names(tmp_path: Path) -> None:
     assert target is not None
     spec = yaml.safe_load(target.read_text())["spec"]
     assert spec["nameResolution"]["configuration"]["connectionString"] == str(tmp_path / "names.db")
+
+
+def test_the_model_that_a_component_names_counts_and_the_environment_fills_the_gaps(tmp_path: Path) -> None:
+    """A variable for the whole machine does not turn two models into one."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, entries in (("own", [{"name": "model", "value": "mine"}]), ("open", [])):
+        spec = {"type": "conversation.openai", "version": "v1", "metadata": entries}
+        document = {"kind": "Component", "metadata": {"name": name}, "spec": spec}
+        (source / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    out = tmp_path / "out"
+    render_resources((str(source),), out, "x", {"OPENAI_MODEL": "everybody's"})
+    found = {item["metadata"]["name"]: item for item in (yaml.safe_load(path.read_text()) for path in out.iterdir())}
+    assert metadata(found["own"]) == {"model": "mine"}
+    assert metadata(found["open"]) == {"model": "everybody's"}
