@@ -100,6 +100,8 @@ async def _serve(wish: Wish, say: Say, started: asyncio.Event, ended: asyncio.Ev
         say(_what_next(platform))
         await ended.wait()
 
+TRY = "Book room Oslo for 2026-12-01. Note that the guest likes tea."
+
 
 def _what_next(platform: Platform) -> str:
     """Three commands to copy, for a person who sees this for the first time."""
@@ -107,7 +109,7 @@ def _what_next(platform: Platform) -> str:
     by_name = {replica.name: replica for replica in replicas}
     commands: list[str] = []
     if assistant := by_name.get("assistant"):
-        commands.append(_post(assistant, "/turns", {"text": "What is 17 * 4? Note it down.", "session": "first"}))
+        commands.append(_post(assistant, "/turns", {"text": TRY, "session": "first"}))
     if orchestrator := by_name.get("orchestrator"):
         commands.append(_post(orchestrator, "/runs", {"pipeline": "sensors", "wait_s": 30}))
     perdure = _shown(Path(sys.executable).with_name("perdure"))
