@@ -13,7 +13,7 @@ import uvloop
 
 from benchmarks.bench import Bench, bench
 from benchmarks.report import Figure, save, show
-from benchmarks.rows import turn
+from benchmarks.rows import kills, lasting, resting, turn, written
 
 Row = Callable[[Bench], Awaitable[list[Figure]]]
 
@@ -21,19 +21,24 @@ ROWS: dict[str, Row] = {
     "turn": turn.one_turn,
     "sessions": turn.many_sessions,
     "old": turn.old_session,
+    "bytes": written.written,
+    "hosted": lasting.hosted,
+    "idle": resting.idle,
+    "sleeping": resting.sleeping,
+    "import": resting.importing,
+    "kill": kills.recovery,
+    "kills": kills.random_kills,
 }
 
 
-async def measure(names: list[str], *, quick: bool) -> list[Figure]:
-    """All figures of the named rows."""
-    figures: list[Figure] = []
+async def measure(names: list[str], figures: list[Figure], *, quick: bool) -> None:
+    """Add all figures of the named rows to `figures`, so that a row that fails loses none of those before it."""
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
         async with bench(Path(folder), quick=quick) as made:
             for name in names:
                 began = time.perf_counter()
                 figures += await ROWS[name](made)
                 print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return figures
 
 
 def main() -> None:
@@ -46,10 +51,13 @@ def main() -> None:
     unknown = [row for row in asked.rows if row not in ROWS]
     if unknown:
         parser.error(f"unknown row {', '.join(unknown)}; there are: {', '.join(ROWS)}")
-    figures = uvloop.run(measure(asked.rows or list(ROWS), quick=asked.quick))
-    show(figures)
-    if asked.json is not None:
-        save(figures, asked.json, "quick" if asked.quick else "full")
+    figures: list[Figure] = []
+    try:
+        uvloop.run(measure(asked.rows or list(ROWS), figures, quick=asked.quick))
+    finally:
+        show(figures)
+        if asked.json is not None:
+            save(figures, asked.json, "quick" if asked.quick else "full")
 
 
 if __name__ == "__main__":

@@ -53,4 +53,4 @@ class Floor:
 async def floor(address: str) -> AsyncIterator[Floor]:
     """A connection of its own to the sidecar at `address`."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield Floor(DaprStub(channel))
+        yield Floor(DaprStub(channel))  # type: ignore[no-untyped-call]

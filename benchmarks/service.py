@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -29,32 +30,32 @@ async def _step(context: ToolContext, effect: str) -> str:
 
 
 @tool(effect="read")
-async def read_step(context: ToolContext) -> str:
+async def read_step(turn: str, context: ToolContext) -> str:
     """A step that only looks."""
     return await _step(context, "read")
 
 
 @tool(effect="idempotent")
-async def idempotent_step(context: ToolContext) -> str:
+async def idempotent_step(turn: str, context: ToolContext) -> str:
     """A step that may be repeated with its key."""
     return await _step(context, "idempotent")
 
 
 @tool(effect="once")
-async def once_step(context: ToolContext) -> str:
+async def once_step(turn: str, context: ToolContext) -> str:
     """A step that must not be repeated."""
     return await _step(context, "once")
 
 
 @tool(effect="idempotent")
-async def first_step(context: ToolContext) -> str:
+async def first_step(turn: str, context: ToolContext) -> str:
     """Ends at once."""
     note(context.key, "idempotent", "ended")
     return "done"
 
 
 @tool(effect="idempotent")
-async def cut_step(context: ToolContext) -> str:
+async def cut_step(turn: str, context: ToolContext) -> str:
     """Lasts until its process is killed; the next attempt ends at once."""
     note(context.key, "idempotent", f"attempt-{context.attempt}")
     if context.attempt == 1:
@@ -63,19 +64,24 @@ async def cut_step(context: ToolContext) -> str:
 
 
 @tool(effect="once", approval=True)
-async def approved_step() -> str:
+async def approved_step(turn: str) -> str:
     """Waits for a person."""
     return "done"
 
 
 def _script(*names: str) -> work.Reply:
-    """A model that calls each tool once, one after the other, then answers."""
+    """A model that calls each tool once, one after the other, then answers.
+
+    The user's text is every call's argument: the same call of a `once` tool again, after one whose outcome is
+    unknown, would be put to a person.
+    """
 
     def reply(request: ModelRequest) -> ChatReply:
         asked = max(at for at, message in enumerate(request.messages) if message.role == "user")
         done = sum(message.role == "assistant" for message in request.messages[asked:])
         if done < len(names):
-            return ChatReply("", (ChatCall(f"call-{done}", names[done], "{}"),), finish="tool_calls")
+            arguments = json.dumps({"turn": request.messages[asked].text})
+            return ChatReply("", (ChatCall(f"call-{done}", names[done], arguments),), finish="tool_calls")
         return ChatReply("all done")
 
     return reply

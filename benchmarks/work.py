@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import cache
 
 from perdure import DurableAgent, tool
 from perdure.llm.model import ModelRequest
@@ -19,24 +20,10 @@ COMMITS = 5
 MODEL_S = 1.0
 TOOL_S = 6.0
 
-_WORDS = [
-    "river",
-    "stone",
-    "cedar",
-    "harbour",
-    "lantern",
-    "copper",
-    "orchard",
-    "thunder",
-    "velvet",
-    "meadow",
-    "granite",
-    "saffron",
-    "willow",
-    "ember",
-]
+_WORDS = ("river", "stone", "cedar", "harbour", "lantern", "copper", "orchard", "thunder", "velvet", "granite")
 
 
+@cache
 def text(seed: int, size: int = 1024) -> str:
     """`size` characters of prose that compresses about as well as prose does."""
     source = random.Random(seed)
