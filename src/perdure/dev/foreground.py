@@ -22,6 +22,7 @@ from perdure.errors import Failed
 
 Say = Callable[[str], None]
 ASK_EVERY_S = 0.1
+TRY = "Book room Oslo for 2026-12-01. Note that the guest likes tea."
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -99,8 +100,6 @@ async def _serve(wish: Wish, say: Say, started: asyncio.Event, ended: asyncio.Ev
         started.set()
         say(_what_next(platform))
         await ended.wait()
-
-TRY = "Book room Oslo for 2026-12-01. Note that the guest likes tea."
 
 
 def _what_next(platform: Platform) -> str:
