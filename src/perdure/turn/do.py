@@ -93,6 +93,10 @@ class Effects:
         except PerdureError as error:
             self._count_model("failed", began)
             return [self._model_failed(action, error)]
+        if not reply.text and not reply.calls and reply.finish not in ("", "stop"):
+            self._count_model(reply.finish, began, reply)
+            message = f"the model stopped ({reply.finish}) without saying anything; change the request"
+            return [TurnFailed(action.run, "model_said_nothing", message)]
         self._count_model("ok", began, reply)
         return [_replied(action, reply)]
 

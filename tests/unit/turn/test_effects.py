@@ -131,3 +131,14 @@ async def test_reconciliation_says_done_not_done_or_unknown(known: str | None, s
     [action] = await actions_of(loop)
     assert await loop.kind.reconcile(action, DOING) == said  # type: ignore[arg-type]
     assert asked == ["subject.1.2.1"]
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "length"])
+async def test_a_model_that_was_stopped_before_it_said_anything_fails_the_turn(finish: str) -> None:
+    model = ScriptedModel([ChatReply("", finish=finish)])
+    loop = Loop(DurableAgent("a"), model)
+    loop.say("go")
+    [ask] = await actions_of(loop)
+    [failed] = await loop.kind.do(ask, DOING)  # type: ignore[arg-type]
+    assert failed.code == "model_said_nothing"
+    assert finish in failed.message
