@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from functools import cache
+from zlib import crc32
 
 from perdure import DurableAgent, tool
 from perdure.llm.model import ModelRequest
@@ -83,7 +84,8 @@ def reply(request: ModelRequest) -> ChatReply:
     """Two tool calls for a question, 1 KB of answer for their results."""
     if after_last_user(request) == "user":
         return CALLS
-    return ChatReply(_ANSWERS[len(request.messages[0].text) % 64], input_tokens=400, output_tokens=250)
+    asked = next(message.text for message in reversed(request.messages) if message.role == "user")
+    return ChatReply(_ANSWERS[crc32(asked.encode()) % len(_ANSWERS)], input_tokens=400, output_tokens=250)
 
 
 async def slow_reply(request: ModelRequest) -> ChatReply:
