@@ -7,51 +7,30 @@ import asyncio
 import pytest
 
 from crash_stage import UnsureStore
-from perdure.errors import Transient
-from perdure.run.runner import Runner
-from perdure.types import JsonObject
-from toy_stage import Toys, ask
+from toy_stage import Toys
 
-WRITES = 14
-"""More than a toy run of four steps makes."""
+WRITES = {"plain": 14, "approval": 32}
+"""More than such a run of four steps makes."""
 
 
-def patient(toys: Toys, *, waits: bool) -> object:
-    """A client that repeats with the same key what was not answered, and then waits, or only looks now and then."""
-
-    async def client(runner: Runner) -> JsonObject:
-        while True:
-            try:
-                run = await ask(runner)
-                break
-            except Transient:
-                await toys.stage.clock.sleep(0.1)
-        if waits:
-            return {"run": run, **await runner.wait(run, 50)}
-        while (told := await runner.describe(run))["status"] != "done":
-            await toys.stage.clock.sleep(0.5)
-        return {"run": run, **told}
-
-    return client
-
-
-@pytest.mark.parametrize("waits", [True, False], ids=["waits", "looks"])
+@pytest.mark.parametrize("last", ["client", "onlooker"])
 @pytest.mark.parametrize("never", [True, False], ids=["never-arrived", "written"])
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_any_unanswered_write_changes_nothing(never: bool, waits: bool, length: int) -> None:
-    """One after the other, and up to three in a row: every step happens once, and its outcome is known."""
+@pytest.mark.parametrize("length", [1, 2, 4])
+@pytest.mark.parametrize("policy", WRITES)
+def test_any_unanswered_write_changes_nothing(policy: str, never: bool, last: str, length: int) -> None:
+    """One after the other, and several in a row: every step happens once, and its outcome is known."""
 
     async def each() -> None:
-        for first in range(1, WRITES + 1):
-            toys = Toys()
+        for first in range(1, WRITES[policy] + 1, 1 if length == 1 else 2):
+            toys = Toys(approval_s=600 if policy == "approval" else None)
             lost = range(first, first + length)
             store = UnsureStore(toys.stage.store, lost, never=never)
-            await toys.stage.life(patient(toys, waits=waits), store=store)
             try:
+                await toys.stage.life(getattr(toys, last), store=store)
                 toys.check()
                 assert toys.world.done["once:c"] == 1
                 assert toys.world.done["read:a"] == 1
             except AssertionError as error:
-                raise AssertionError(f"lost {list(lost)}") from error
+                raise AssertionError(f"lost {list(lost)}: {error}") from error
 
     asyncio.run(each())

@@ -33,7 +33,7 @@ class Crew:
     """Begins, tends and ends drives.
 
     `listed` are the subjects that this replica's document names or is about to name: another life or replica adopts
-    them. `drives`, `beginning` and `watched` change only here.
+    them. `uncertain` are drives whose claim was interrupted: if it was written, they are its owners.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Crew:
         self.watched: dict[SubjectId, int] = {}
         self.beginning: dict[SubjectId, int] = {}
         self.listed: dict[SubjectId, str] = {}
+        self.uncertain: dict[SubjectId, Drive] = {}
         self.astir = asyncio.Event()
         self.closing = False
         self._clock = clock
@@ -138,6 +139,10 @@ class Crew:
                     self._launch(drive)
                     return
             await self._revive(subject)
+        except (Transient, asyncio.CancelledError):
+            if claimed:
+                self.uncertain[subject.id] = drive
+            raise
         finally:
             self._give_way(subject)
 
@@ -182,7 +187,8 @@ class Crew:
 
     async def _revive(self, subject: Subject) -> None:
         """Take a subject that can go on and has no driver, or one of this replica that never began to drive."""
-        if self.held(subject.id) or not self._forsaken(subject.control):
+        left = subject.id in self.uncertain or self._forsaken(subject.control)
+        if self.held(subject.id) or not left:
             return
         try:
             await self.take(subject, supersede=subject.control.driver)
@@ -198,23 +204,30 @@ class Crew:
         """Claim and drive; False when somebody else does, or there is nothing to drive."""
         if self.closing or subject.id in self.drives:
             return subject.id in self.drives
-        drive = self._drive(subject)
+        drive = self.uncertain.pop(subject.id, None) or self._drive(subject)
 
         def decide(view: View[Any]) -> Entry:
+            if view.control.driver == drive.driver:
+                return drive.again(view)
             if view.control.current is None:
                 return Entry(())
             return drive.claim(view, supersede=supersede)
 
+        mine = False
         try:
             with self.subjects.pinned(subject), self._beginning_of(subject):
                 commit = await self._entered(subject, decide)
-                if commit is not None:
+                mine = commit is not None or subject.control.driver == drive.driver
+                if mine:
                     self._launch(drive)
         except Superseded:
-            commit = None
-        if commit is None:
+            mine = False
+        except (Transient, asyncio.CancelledError):
+            self.uncertain[subject.id] = drive
+            raise
+        finally:
             self._give_way(subject)
-        return commit is not None
+        return mine
 
     @contextmanager
     def _beginning_of(self, subject: Subject) -> Iterator[None]:
@@ -231,7 +244,12 @@ class Crew:
         self.astir.set()  # also when this is cut: whatever became of it is looked after then
         if self.presence.has(subject.id):
             return await subject.commit(decide)
-        _, commit = await asyncio.gather(self.presence.enter(subject.id, subject.family), subject.commit(decide))
+        entering = self.presence.enter(subject.id, subject.family)
+        entered, commit = await asyncio.gather(entering, subject.commit(decide), return_exceptions=True)
+        if isinstance(commit, BaseException):
+            raise commit
+        if isinstance(entered, BaseException):
+            raise entered
         return commit
 
     def _drive(self, subject: Subject) -> Drive:
@@ -299,7 +317,9 @@ class Crew:
 
     def _give_way(self, subject: Subject) -> None:
         """Unlist what needs no adopter: nobody here holds it, and whatever is left to do is somebody else's."""
-        if self.held(subject.id) or self.hosts.expects(subject.id) or subject.unsure:
+        if self.held(subject.id) or self.hosts.expects(subject.id):
+            return
+        if subject.unsure or subject.id in self.uncertain:
             return
         if not self._forsaken(subject.control):
             self.leave(subject.id)

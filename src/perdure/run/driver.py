@@ -98,6 +98,11 @@ class Drive:
         due = [TimerFired(name) for name in self._due(control.waiting.timers if control.waiting else ())]
         return self._planned(view, [*before, Claimed(self.slot), *due])
 
+    def again(self, view: View[Any]) -> Entry:
+        """Go on after an interrupted claim, which was written as it turns out."""
+        self.epoch = view.control.epoch
+        return self._planned(view, ())
+
     def _parked(self, claims: int, run: int) -> Closed:
         """A run that was claimed again and again without progress kills its drivers: stop it visibly."""
         message = f"the run was taken over {claims} times without progress and is parked; see the logs"

@@ -78,6 +78,8 @@ class Replicas:
             return False
         if not keep:
             await change_json(self._store, self._list_key, [], lambda slots: [s for s in slots if s != gone.slot])
+            if await self.read(gone.slot) != emptied:
+                await self.enlist(gone.slot)  # it came back in between, and may have found itself still listed
         return True
 
 
@@ -154,6 +156,8 @@ class Presence:
             overdue = self._overdue
             self._counter += 1
             listed = dict(self._wanted)
+            if overdue:  # before, so that whatever the document names is found; after, in case it was just retired
+                await self._replicas.enlist(self._slot)
             await self._replicas.write(Replica(self._slot, self._boot, self._counter, listed))
             if overdue:
                 await self._replicas.enlist(self._slot)

@@ -68,6 +68,9 @@ class Rescue:
         control = subject.control
         if crew.held(subject.id):
             return
+        if known and subject.id in crew.uncertain:
+            await crew.take(subject, supersede=control.driver)
+            return
         if not known or control.current is None:
             crew.leave(subject.id)
             return
