@@ -73,8 +73,9 @@ class RunSettings(Section):
     """How long running actions may go on after SIGTERM: less than the 30 s after which Kubernetes kills."""
     host_rounds: Count = 50
     """Rounds after which a host starts over with an empty history; the history is replayed in each round."""
-    sweep_every_s: Seconds = 30.0
-    """How often abandoned runs of all replicas are looked for; one replica does it each time."""
+    sweep_every_s: Seconds = 25.0
+    """How often abandoned runs of all replicas are looked for; one replica does it each time. With the stale time it
+    is how long a run of a dead replica rests at most: 35 s."""
     pace_s: Annotated[float, Field(ge=0)] = 0.0
     """Slow motion for demonstrations: how long each outcome is held back before it is recorded."""
 

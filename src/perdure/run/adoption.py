@@ -54,21 +54,20 @@ class Adoption:
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def sweep(self, data: JsonObject) -> None:
-        """Look at all replicas twice, a stale time apart; adopt what those left that did not move."""
-        first = await self._suspects()
-        if first:
+        """Adopt what dead replicas left. Who is not known to be dead yet is looked at again after a stale time."""
+        if await self._look():
             await self._clock.sleep(self._limits.stale_s)
-            for gone in await self._suspects():
-                if self._crew.watcher.stale(gone):
-                    await self._adopt(gone)
+            await self._look()
         await self._rehost()
 
-    async def _suspects(self) -> list[Replica]:
+    async def _look(self) -> bool:
+        """Adopt from those that have not moved for the stale time; whether there are others that drive something."""
         replicas = await self._crew.replicas.all()
         others = [replica for slot, replica in replicas.items() if slot != self._crew.slot and replica.subjects]
-        for replica in others:
-            self._crew.watcher.stale(replica)
-        return others
+        gone = [replica for replica in others if self._crew.watcher.stale(replica)]
+        for replica in gone:
+            await self._adopt(replica)
+        return len(gone) < len(others)
 
     async def _adopt(self, gone: Replica) -> None:
         """Adopt, which lists the subjects here, before the dead replica's list is retired."""

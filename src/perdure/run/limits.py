@@ -27,5 +27,5 @@ class RunLimits(DriveLimits):
     stale_s: float = 10.0
     max_active_runs: int = 1000
     host_rounds: int = 50
-    sweep_every_s: int = 30
+    sweep_every_s: int = 25
     cache_subjects: int = 256
