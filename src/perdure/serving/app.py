@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from perdure.agent.agent import DurableAgent
     from perdure.pipeline.pipeline import Pipeline, StepAgent
+    from perdure.serving.lifespan import Keeper
     from perdure.serving.local import LocalRuntime
+    from perdure.serving.service import Standing
     from perdure.serving.wiring import Part, Plan
 
 Message = MutableMapping[str, Any]
@@ -52,6 +54,7 @@ class App:
         self._clock: Clock = clock or SystemClock()
         self._ids: Ids = ids or SystemIds()
         self._asgi: FastAPI | None = None
+        self._begun: Keeper | None = None
 
     async def __call__(
         self,
@@ -59,9 +62,23 @@ class App:
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
+        self.load()
+        if self._asgi is not None:
+            await self._asgi(scope, receive, send)
+
+    def begin(self) -> None:
+        """Build the service beside the sidecar from now on, in a task of the running loop that the first lifespan
+        joins: what a crash interrupted goes on while the HTTP side is still being loaded.
+
+        Raises: Invalid when the environment holds a wrong setting.
+        """
+        self._begun = self._keeper()
+        self._begun.begin()
+
+    def load(self) -> None:
+        """Load the HTTP side, which takes longer than everything else; may run in a thread. Once it is, do nothing."""
         if self._asgi is None:
             self._asgi = self._served()
-        await self._asgi(scope, receive, send)
 
     def local(self, folder: Path | str | None = None) -> AbstractAsyncContextManager[LocalRuntime]:
         """The same agents in this process without Dapr. With a `folder` everything is kept there and found again.
@@ -95,10 +112,8 @@ class App:
             telemetry=telemetry,
         )
 
-    def _served(self) -> FastAPI:
-        """The HTTP side beside a sidecar; its lifespan keeps the service."""
+    def _keeper(self, standing: Standing | None = None) -> Keeper:
         from perdure.observability.logs import configure_logging
-        from perdure.serving.http import http_application
         from perdure.serving.lifespan import Keeper
         from perdure.serving.service import Standing
         from perdure.serving.wiring import dapr_reach
@@ -106,12 +121,18 @@ class App:
         seen = self.settings.observability
         configure_logging(format=seen.log_format, level=seen.log_level, contents=seen.contents)
         plan = self.plan(telemetry=True)
+        return Keeper(plan, lambda: dapr_reach(plan.settings), standing or Standing())
 
-        standing = Standing()
+    def _served(self) -> FastAPI:
+        """The HTTP side beside a sidecar; its lifespan keeps the service."""
+        from perdure.serving.http import http_application
+
+        first = self._begun = self._begun or self._keeper()
 
         @asynccontextmanager
         async def life(app: FastAPI) -> AsyncIterator[None]:
-            async with Keeper(plan, lambda: dapr_reach(plan.settings), standing).kept():
+            keeper, self._begun = self._begun or self._keeper(first.standing), None
+            async with keeper.kept():
                 yield
 
-        return http_application(plan, standing, self._routers, life)
+        return http_application(first.plan, first.standing, self._routers, life)

@@ -29,16 +29,29 @@ class Keeper:
     """One task that builds the service, keeps it, and takes it down; all its exit stacks are entered and left there."""
 
     def __init__(self, plan: Plan, reach: Callable[[], Reach], standing: Standing) -> None:
-        self._plan = plan
+        self.plan = plan
+        self.standing = standing
         self._reach = reach
-        self._standing = standing
         self._up = asyncio.Event()
         self._stop = asyncio.Event()
+        self._http = asyncio.Event()
+        self._whole = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> asyncio.Task[None]:
+        """Have the service built from now on, before its HTTP side is there: what a crash interrupted goes on first.
+
+        Whoever begins ends it, by `kept` or by cancelling the task.
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep(), name="service")
+        return self._task
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """While open the service is up, or being brought up. Raises what is wrong for good, like a wrong setting."""
-        task = asyncio.create_task(self._keep(), name="service")
+        task = self.begin()
+        self._http.set()
         up = asyncio.create_task(self._up.wait())
         try:
             await asyncio.wait((task, up), timeout=START_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -49,8 +62,8 @@ class Keeper:
         finally:
             up.cancel()
             self._stop.set()
-            if not self._standing.up:
-                task.cancel()  # it is being built, which may take long; nothing is in progress yet
+            if not self._whole:
+                task.cancel()  # what it still waits for may take long; what it drives is released all the same
             with suppress(asyncio.CancelledError):
                 await task  # raises what ended the service, if something did
 
@@ -63,29 +76,35 @@ class Keeper:
                 raise  # nothing that time would mend: a wrong declaration or setting
             except PerdureError as error:
                 self._not_up(error)
-                await self._nap(self._plan.clock, pause)
+                await self._nap(self.plan.clock, pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
 
     def _not_up(self, error: PerdureError) -> None:
         """Keep the reason for who asks; say it in the log when it is a new one."""
-        if error.message != self._standing.reason:
+        if error.message != self.standing.reason:
             log.warning("service_not_up", code=error.code, error=error.message)
-        self._standing.reason = error.message
+        self.standing.reason = error.message
 
     async def _live(self) -> None:
         """One life of the service: from building it to `_stop`."""
-        standing = self._standing
+        standing = self.standing
         try:
-            async with build(self._plan, self._reach(), self._built) as service:
-                standing.up = True
-                self._up.set()
+            async with build(self.plan, self._reach(), self._built, self._driving) as service:
+                self._whole = True
                 log.info("service_up", app=service.app_id)
                 await self._stop.wait()
         finally:
+            self._whole = False
             standing.service, standing.up = None, False
 
+    async def _driving(self) -> None:
+        """Requests are answered from now on. The rest waits for the HTTP side: loading both at once delays it."""
+        self.standing.up = True
+        self._up.set()
+        await self._http.wait()
+
     def _built(self, service: Service) -> None:
-        self._standing.service = service
+        self.standing.service = service
 
     async def _nap(self, clock: Clock, seconds: float) -> None:
         stopping = asyncio.create_task(self._stop.wait())
@@ -95,8 +114,8 @@ class Keeper:
             task.cancel()
 
     def _drain(self) -> None:
-        if self._standing.service is not None:
-            self._standing.service.draining.set()
+        if self.standing.service is not None:
+            self.standing.service.draining.set()
 
     @contextmanager
     def _draining_at_sigterm(self) -> Iterator[None]:

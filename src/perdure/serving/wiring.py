@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -97,9 +97,15 @@ def memory_reach(sidecar: MemorySidecar) -> Reach:
 
 
 @asynccontextmanager
-async def build(plan: Plan, reach: Reach, announce: Callable[[Service], None]) -> AsyncIterator[Service]:
+async def build(
+    plan: Plan,
+    reach: Reach,
+    announce: Callable[[Service], None],
+    driving: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[Service]:
     """The running service. `announce` gets it before anything touches the network: what it subscribes to is known
-    then, and nothing answers yet.
+    then, and nothing answers yet. `driving` is awaited when runs are driven and requests can be answered, and only
+    what executes hosts is missing, which takes longest and which nobody waits for.
 
     Raises: Transient when the sidecar or a store is away; building again from a new `reach` is the way on.
     """
@@ -113,6 +119,8 @@ async def build(plan: Plan, reach: Reach, announce: Callable[[Service], None]) -
         for part in plan.parts:
             await stack.enter_async_context(part(service))
         await stack.enter_async_context(reach.delivery)
+        if driving is not None:
+            await driving()
         await stack.enter_async_context(service.runner.hosting())
         stack.push_async_callback(closing.aclose)  # runs are released while the worker still lives, then it stops
         stack.callback(service.draining.set)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from dapr.proto.runtime.v1.workflow_pb2 import (
@@ -21,11 +22,13 @@ from perdure.clock import Clock, SystemClock
 from perdure.errors import Invalid, NotFound, PerdureError, SidecarUnavailable
 from perdure.sidecar.dapr.channel import SidecarChannel
 from perdure.sidecar.dapr.translation import details, translated
-from perdure.sidecar.dapr.worker import Drives, HostWorker
 from perdure.sidecar.dapr.workflow import WAKE, WAKE_PAYLOAD, WORKFLOW
 from perdure.sidecar.hosts import require_instance_id
 from perdure.sidecar.ports import DriveFunction, HostBody, HostStatus
 from perdure.types import JsonObject
+
+if TYPE_CHECKING:
+    from perdure.sidecar.dapr.worker import Drives, HostWorker
 
 COMPONENT = "dapr"
 CALL_TIMEOUT_S = 5.0
@@ -71,8 +74,7 @@ class DaprEngine:
     async def serve(self, body: HostBody, drive: DriveFunction) -> AsyncIterator[None]:
         if self._worker is not None:
             raise Invalid("engine_serving", "this engine serves already; leave the first `serve` before a second")
-        drives = Drives(drive)
-        worker = HostWorker(self._channel.address, body, drives)
+        drives, worker = await self._made(body, drive)
         try:
             await self._started(worker)
             self._worker = worker
@@ -82,6 +84,12 @@ class DaprEngine:
             # First the worker, so that a drive cut here is not reported as failed but handed out again.
             await asyncio.shield(asyncio.to_thread(worker.stop))
             await drives.cancel()
+
+    async def _made(self, body: HostBody, drive: DriveFunction) -> tuple[Drives, HostWorker]:
+        """The SDK's worker is the heaviest import of all, so it comes with the first `serve`, and in a thread."""
+        module = await asyncio.to_thread(import_module, "perdure.sidecar.dapr.worker")
+        drives = module.Drives(drive)
+        return drives, module.HostWorker(self._channel.address, body, drives)
 
     async def _started(self, worker: HostWorker) -> None:
         """The SDK's `start` blocks for as long as the sidecar is away, so it runs in a thread with an end."""

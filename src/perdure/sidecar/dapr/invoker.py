@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import httpx2
 import orjson
 
 from perdure.errors import NotFound, SidecarUnavailable, Transient
 from perdure.sidecar.dapr.channel import DaprAddress
 from perdure.sidecar.ports import Answer
+
+if TYPE_CHECKING:
+    import httpx2
 
 UNRESOLVED = re.compile(r"couldn't find service|failed to resolve|no such host|app.?id.* not found", re.IGNORECASE)
 SIDECAR_ERRORS = frozenset({"ERR_DIRECT_INVOKE", "ERR_INVOKE_OUTPUT_BINDING"})
@@ -23,10 +28,13 @@ class DaprInvoker:
         self._address = address
         self._client: httpx2.AsyncClient | None = None
 
-    def _opened(self) -> httpx2.AsyncClient:
+    async def _opened(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            # In a thread: the first call often comes while interrupted runs are taken up again.
+            library = await asyncio.to_thread(import_module, "httpx2")
         if self._client is None:
             headers = dict(self._address.metadata)
-            self._client = httpx2.AsyncClient(base_url=self._address.http, headers=headers, trust_env=False)
+            self._client = library.AsyncClient(base_url=self._address.http, headers=headers, trust_env=False)
         return self._client
 
     async def close(self) -> None:
@@ -45,9 +53,12 @@ class DaprInvoker:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
     ) -> Answer:
+        client = await self._opened()
+        import httpx2
+
         url = f"/v1.0/invoke/{app_id}/method/{path.lstrip('/')}"
         try:
-            reply = await self._opened().request(method, url, content=body, headers=headers, timeout=timeout_s)
+            reply = await client.request(method, url, content=body, headers=headers, timeout=timeout_s)
         except (httpx2.ConnectError, httpx2.TimeoutException) as error:
             message = f"app {app_id!r} was not reached through the sidecar ({type(error).__name__}: {error}); repeat"
             raise SidecarUnavailable("sidecar_unavailable", message, app_id=app_id) from error

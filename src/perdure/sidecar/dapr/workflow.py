@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from datetime import timedelta
-from typing import Any
-
-from dapr.ext.workflow import DaprWorkflowContext
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from perdure.sidecar.ports import Again, Drive, HostBody, Pause
 from perdure.types import JsonObject
+
+if TYPE_CHECKING:
+    from dapr.ext.workflow import DaprWorkflowContext
 
 WORKFLOW = "perdure.run.v1"
 ACTIVITY = "perdure.drive.v1"
@@ -31,7 +32,7 @@ class DriveFailed(Exception):
     """A drive failed for a lasting reason, so the host ends as failed."""
 
 
-HostWorkflow = Callable[[DaprWorkflowContext, Any], Generator[Any, Any, Any]]
+HostWorkflow: TypeAlias = "Callable[[DaprWorkflowContext, Any], Generator[Any, Any, Any]]"
 
 
 def hosting(body: HostBody) -> HostWorkflow:
