@@ -7,6 +7,7 @@ every tenth of a second until the service answers again counts.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def run(app: str, *, host: str | None = None, port: int | None = None) -> None:
 
     Host and port come from the settings (`APP_PORT`) unless given. Raises: Failed, Invalid (settings, `app_unknown`).
     """
+    gc.set_threshold(*COLLECT_AFTER)
     from perdure.settings import load_settings
     from perdure.sidecar.dapr.installed import require_one_piece
 
