@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import Invalid, PerdureError
@@ -41,6 +42,7 @@ def run(app: str, *, host: str | None = None, port: int | None = None) -> None:
     Host and port come from the settings (`APP_PORT`) unless given. Raises: Failed, Invalid (settings, `app_unknown`).
     """
     gc.set_threshold(*COLLECT_AFTER)
+    signal.signal(signal.SIGTERM, _ended)
     from perdure.settings import load_settings
     from perdure.sidecar.dapr.installed import require_one_piece
 
@@ -51,14 +53,15 @@ def run(app: str, *, host: str | None = None, port: int | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             started = runner.run(_serve(served, host or dapr.app_host, port or dapr.app_port))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return
-    except asyncio.CancelledError:  # SIGTERM before anything could answer it
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
-    else:
-        if not started:
-            sys.exit(3)  # the server has said why
+    if not started:
+        sys.exit(3)  # the server has said why
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """Uvicorn raises SIGTERM again when all is closed in good order; that is a success, not a death by a signal."""
+    sys.exit(0)
 
 
 def _found(app: str) -> Any:
@@ -130,6 +133,7 @@ def _stopping_early() -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, _ended)
 
 
 @contextmanager
