@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from perdure.clock import SystemIds
+from perdure.clock import SystemIds, parse_rfc3339
 from perdure.errors import SidecarUnavailable
 from perdure.observability.metrics import make_metrics
 from perdure.run.event import Event, Settled
@@ -22,7 +22,7 @@ from perdure.sidecar.memory.jobs import MemoryJobs
 from perdure.sidecar.memory.store import MemoryStateStore
 from perdure.sidecar.ports import Engine, StateStore
 from perdure.testing.clock import FakeClock
-from perdure.testing.crash import CrashingKind, CrashingStore, Process
+from perdure.testing.crash import CrashingKind, CrashingStore, Process, ProcessClock
 from perdure.types import JsonObject, Slot
 
 LIMITS = RunLimits(
@@ -54,6 +54,7 @@ class WatchedKind(CrashingKind[Any]):
         self._stage = stage
 
     async def do(self, action: Action, doing: Doing) -> Sequence[Event]:
+        self._process.alive()
         settled = {event["key"] for event in logged(self._stage.store, "settled")}
         if action.key in settled:
             self._stage.wrong.append(f"{action.key} ({action.name}) began again after its outcome was durable")
@@ -61,9 +62,27 @@ class WatchedKind(CrashingKind[Any]):
         if action.effect != "read" and action.key not in reserved:
             self._stage.wrong.append(f"{action.key} ({action.name}) began without a reservation")
         self._stage.begun.append((self._process.name, doing.fence, action.key))
+        late = self._superseded_too_late(action, doing)
+        if late:
+            self._stage.wrong.append(late)
         events = await super().do(action, doing)
         self._stage.outcomes += [event for event in events if isinstance(event, Settled)]
         return events
+
+    def _superseded_too_late(self, action: Action, doing: Doing) -> str:
+        """A driver that was superseded may start what it reserved within the start-by time, nothing else."""
+        stored = commits(self._stage.store)
+        if action.effect == "read" or max(commit["e"] for commit in stored) == doing.fence:
+            return ""
+        mine = [c for c in stored if c["e"] == doing.fence and any(_reserves(event, action) for event in c["ev"])]
+        age = (self._stage.clock.now() - parse_rfc3339(mine[-1]["at"])).total_seconds() if mine else float("inf")
+        if age <= self._stage.limits.start_by_s:
+            return ""
+        return f"{action.key} ({action.name}) began {age} s after its reservation by a superseded driver"
+
+
+def _reserves(event: JsonObject, action: Action) -> bool:
+    return event["t"] == "reserved" and event["key"] == action.key
 
 
 @dataclass
@@ -81,6 +100,8 @@ class Stage:
     outcomes: list[Settled] = field(default_factory=list)
     said: list[Any] = field(default_factory=list)
     lives: int = 0
+    told: dict[str, Any] = field(default_factory=dict)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def runner(
@@ -88,11 +109,12 @@ class Stage:
     ) -> AsyncIterator[Runner]:
         """A replica; what it writes and does are boundaries of `process`."""
         mine = CrashingStore(store or self.store, process)
-        own = MemoryEngine(clock=self.clock, store=CrashingStore(self.engine_store, process))
-        jobs = MemoryJobs(clock=self.clock)
+        clock = ProcessClock(self.clock, process)
+        own = MemoryEngine(clock=clock, store=CrashingStore(self.engine_store, process))
+        jobs = MemoryJobs(clock=clock)
         place = Place("app", Slot(slot), {self.family: mine}, engine or own, jobs)
         kinds = {key: WatchedKind(kind, process, self) for key, kind in self.kinds().items()}
-        runner = Runner(place, kinds, clock=self.clock, ids=SystemIds(), metrics=METRICS, limits=self.limits)
+        runner = Runner(place, kinds, clock=clock, ids=SystemIds(), metrics=METRICS, limits=self.limits)
         async with runner, runner.hosting(), jobs:
             yield runner
 
@@ -119,6 +141,30 @@ class Stage:
         await process.bury()
         return process
 
+    def begin(self, client: Client, process: Process, slot: str, engine: Engine) -> asyncio.Task[Any]:
+        """A replica that stays until `Stage.closing`, and what `client` was told through it."""
+
+        async def main() -> Any:
+            async with self.runner(process, slot, engine=engine) as runner:
+                told = await client(runner)
+                self.said.append(told)
+                self.told[process.name] = told
+                await self.closing.wait()
+                return told
+
+        return process.start(main())
+
+    async def until_stopped(self, process: Process, main: asyncio.Task[Any]) -> None:
+        """Return when the process is dead, frozen, or has been told what it asked for."""
+        while not (process.dead or process.frozen or process.name in self.told or main.done()):
+            await self.clock.sleep(STEP_S)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let that much time pass, step by step."""
+        end = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < end:
+            await self.clock.advance(STEP_S)
+
     async def until(self, happened: Callable[[], bool], patience_s: float = 60.0) -> None:
         """Let time pass until that; what is ready to run goes first."""
         end = self.clock.monotonic() + patience_s
@@ -130,7 +176,7 @@ class Stage:
 
     def check(self, run: str, runs: int = 1) -> None:
         """The promises that hold for every run, whatever was killed."""
-        assert self.wrong == []
+        assert self.wrong == [], self.wrong
         number = int(run.rpartition("-")[2])
         assert len(logged(self.store, "accepted")) == runs
         assert [event["run"] for event in logged(self.store, "closed")].count(number) == 1

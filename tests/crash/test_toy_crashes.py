@@ -21,7 +21,6 @@ MAKERS: dict[str, Callable[[], Toys]] = {
     "approval-reconcile": lambda: Toys(approval_s=600, reconcile=True),
     "ask": lambda: Toys(doubt=Doubt.ASK, reconcile=True),
 }
-REPLICAS = ["same slot", "other slot"]
 
 
 @cache
@@ -49,15 +48,17 @@ async def lived(policy: str, *crashes: int, slots: str = "aaaa", last: str = "cl
         raise AssertionError(f"after crashes at {', '.join(cut)}: {error}") from error
 
 
-@pytest.mark.parametrize("last", ["client", "onlooker"])
 @pytest.mark.parametrize("policy", MAKERS)
-def test_a_run_survives_a_crash_at_every_boundary(policy: str, last: str) -> None:
-    """Same slot: a crash at boundary k, for each k, and the next life ends the run once, with the right answer."""
+def test_a_run_survives_a_crash_at_every_boundary(policy: str) -> None:
+    """Same slot: a crash at boundary k, for each k, and the next life ends the run once, with the right answer.
+
+    In turn somebody waits for it there, or only looks now and then.
+    """
     assert crossed(policy) >= 20
 
     async def each() -> None:
         for k in range(1, crossed(policy) + 1):
-            await lived(policy, k, last=last)
+            await lived(policy, k, last="onlooker" if k % 2 else "client")
 
     asyncio.run(each())
 
@@ -68,13 +69,13 @@ def test_another_replica_carries_on_after_a_crash_at_every_boundary(policy: str,
     """Nobody comes back to the slot: the run is found stale, or by whoever waits for it."""
 
     async def each() -> None:
-        for k in range(1, crossed(policy) + 1, 2):
+        for k in range(1, crossed(policy) + 1, 3):
             await lived(policy, k, slots="ab", last=last)
 
     asyncio.run(each())
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(
     st.sampled_from(list(MAKERS)),
     st.lists(st.integers(1, 40), min_size=2, max_size=3),

@@ -21,7 +21,7 @@ def test_any_unanswered_write_changes_nothing(policy: str, never: bool, last: st
     """One after the other, and several in a row: every step happens once, and its outcome is known."""
 
     async def each() -> None:
-        for first in range(1, WRITES[policy] + 1, 1 if length == 1 else 2):
+        for first in range(1, WRITES[policy] + 1, 1 if length == 1 else 3):
             toys = Toys(approval_s=600 if policy == "approval" else None)
             lost = range(first, first + length)
             store = UnsureStore(toys.stage.store, lost, never=never)

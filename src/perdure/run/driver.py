@@ -284,19 +284,25 @@ class Drive:
         facts: Sequence[Event] = ()
         try:
             facts = await self._outcome(start, planned_at, cancel)
-        except asyncio.CancelledError:
-            facts = self._doubt(start, "cancelled")
         except Transient as error:
             facts = await self._later(start, error)
+        except asyncio.CancelledError as error:
+            # Not asked for by this driver: something that the action awaited was cancelled.
+            own = (task := asyncio.current_task()) is not None and task.cancelling() > 0
+            facts = self._doubt(start, "cancelled") if own else self._failed(start, error)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises closes its run visibly, never the driver
-            log.failure("action_failed", error, subject=self.subject.id, action=start.action.name, key=key)
-            message = f"{start.action.name}: {type(error).__name__}: {error}"
-            code = error.code if isinstance(error, PerdureError) else "internal"
-            facts = [Closed(start.action.run, "failed", {"error": {"code": code, "message": message}})]
+            facts = self._failed(start, error)
         finally:
             self._running.pop(key, None)
             self._facts.extend(facts)
             self._wake.set()
+
+    def _failed(self, start: Start, error: BaseException) -> Sequence[Event]:
+        action = start.action
+        log.failure("action_failed", error, subject=self.subject.id, action=action.name, key=action.key)
+        message = f"{action.name}: {type(error).__name__}: {error}"
+        code = error.code if isinstance(error, PerdureError) else "internal"
+        return [Closed(action.run, "failed", {"error": {"code": code, "message": message}})]
 
     async def _outcome(self, start: Start, planned_at: float, cancel: asyncio.Event) -> Sequence[Event]:
         action = start.action
@@ -314,9 +320,9 @@ class Drive:
         )
         if start.mode is Mode.RECONCILE:
             return await self._reconcile(start, doing)
-        late = self.clock.monotonic() - planned_at > self.limits.start_by_s
-        if action.effect is not Effect.READ and late:
-            return ()  # not started, so the planner reserves it anew, with a fresh start-by time
+        if self.clock.monotonic() - planned_at > self.limits.start_by_s:
+            await self.subject.refresh()  # so long ago that somebody else may own the subject by now
+            return ()  # not started, so the planner asks for it anew, with a fresh start-by time
         self._started.add(action.key)
         facts = await self.subject.kind.do(action, doing)
         if self.limits.pace_s:
@@ -325,9 +331,7 @@ class Drive:
 
     async def _outwait(self) -> None:
         """Let the start-by time of an older owner's reservation pass: after it, that owner cannot start."""
-        left = self.began + self.limits.start_by_s - self.clock.monotonic()
-        if left > 0:
-            await self.clock.sleep(left)
+        await self.clock.sleep(self.began + self.limits.start_by_s - self.clock.monotonic())
 
     async def _reconcile(self, start: Start, doing: Doing) -> Sequence[Event]:
         said = await self.subject.kind.reconcile(start.action, doing)

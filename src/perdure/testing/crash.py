@@ -2,8 +2,9 @@
 
 A `Process` is the tasks that begin within it. What they do to the outside passes `cross`: each write to a
 `CrashingStore` and each effect of a `CrashingKind` is a boundary before and one after it. At boundary `crash_at` the
-process is dead: nothing of it lands any more, and whatever its tasks still try is cut. Then another one may begin
-over the same stores.
+process is dead: nothing of it lands any more, and whatever its tasks still try is cut. At `freeze_at` it stops as a
+process that is suspended does: it goes on where it was when it is thawed. Meanwhile another one may live over the same
+stores.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
+from perdure.clock import Clock
 from perdure.run.control import Control, Position, RunInfo
 from perdure.run.event import Event, EventCodec, Settled
 from perdure.run.kind import Action, Doing, Kind, Verdict
@@ -29,14 +31,17 @@ _current: ContextVar[Process | None] = ContextVar("perdure_testing_process", def
 
 
 class Process:
-    """Tasks that live and die together. `crash_at` counts boundaries from 1; 0 is never."""
+    """Tasks that live and die together. `crash_at` and `freeze_at` count boundaries from 1; 0 is never."""
 
-    def __init__(self, crash_at: int = 0, name: str = "process") -> None:
+    def __init__(self, crash_at: int = 0, name: str = "process", *, freeze_at: int = 0) -> None:
         self.name = name
         self.crash_at = crash_at
+        self.freeze_at = freeze_at
         self.boundaries: list[str] = []
         self.dead = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._moving = asyncio.Event()
+        self._moving.set()
 
     def start(self, main: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin the process: `main`, and every task that begins within it, belong to it."""
@@ -57,13 +62,30 @@ class Process:
         if self.dead:
             raise asyncio.CancelledError
 
-    def cross(self, where: str) -> None:
-        """Pass a boundary, or die there."""
+    @property
+    def frozen(self) -> bool:
+        """Whether it is suspended."""
+        return not self._moving.is_set()
+
+    async def moving(self) -> None:
+        """Return when the process is not suspended, and lives."""
         self.alive()
+        await self._moving.wait()
+        self.alive()
+
+    async def cross(self, where: str) -> None:
+        """Pass a boundary, or stop there."""
+        await self.moving()
         self.boundaries.append(where)
         if len(self.boundaries) == self.crash_at:
             self.kill()
-            raise asyncio.CancelledError
+        if len(self.boundaries) == self.freeze_at:
+            self._moving.clear()
+        await self.moving()
+
+    def thaw(self) -> None:
+        """Go on after a suspension."""
+        self._moving.set()
 
     def kill(self) -> None:
         """From now on nothing that it tries happens."""
@@ -100,6 +122,20 @@ def _owned(
     return task
 
 
+class ProcessClock:
+    """Time as one process notices it: it sleeps on while it is suspended."""
+
+    def __init__(self, inner: Clock, process: Process) -> None:
+        self._process = process
+        self._inner = inner
+        self.now = inner.now
+        self.monotonic = inner.monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+        await self._process.moving()
+
+
 class CrashingStore:
     """The `StateStore` as one process sees it: boundaries around each write, nothing once it is dead."""
 
@@ -109,39 +145,42 @@ class CrashingStore:
         self._process = process
 
     async def get(self, key: str) -> Item | None:
-        self._process.alive()
+        await self._process.moving()
         found = await self._inner.get(key)
-        self._process.alive()
+        await self._process.moving()
         return found
 
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, Item]:
-        self._process.alive()
+        await self._process.moving()
         found = await self._inner.get_many(keys)
-        self._process.alive()
+        await self._process.moving()
         return found
 
     async def create(self, key: str, value: bytes) -> None:
-        self._process.cross(f"before create {key}")
+        await self._process.cross(f"before create {key}")
         await self._inner.create(key, value)
-        self._process.cross(f"after create {key}")
+        await self._process.cross(f"after create {key}")
 
     async def put(self, key: str, value: bytes, *, etag: str | None = None) -> None:
-        self._process.cross(f"before put {key}")
+        await self._process.cross(f"before put {key}")
         await self._inner.put(key, value, etag=etag)
-        self._process.cross(f"after put {key}")
+        await self._process.cross(f"after put {key}")
 
     async def delete(self, key: str, *, etag: str | None = None) -> None:
-        self._process.cross(f"before delete {key}")
+        await self._process.cross(f"before delete {key}")
         await self._inner.delete(key, etag=etag)
-        self._process.cross(f"after delete {key}")
+        await self._process.cross(f"after delete {key}")
 
     async def check(self) -> None:
-        self._process.alive()
+        await self._process.moving()
         await self._inner.check()
 
 
 class CrashingKind(Kind[S]):
-    """A kind as one process runs it: boundaries around each effect."""
+    """A kind as one process runs it: boundaries around each effect.
+
+    A process suspended right before an effect does it when it is thawed: nothing but the target can prevent that.
+    """
 
     def __init__(self, inner: Kind[S], process: Process) -> None:
         self.name = inner.name
@@ -160,15 +199,15 @@ class CrashingKind(Kind[S]):
         return self._inner.decide(state, control)
 
     async def do(self, action: Action, doing: Doing) -> Sequence[Event]:
-        self._process.cross(f"before do {action.name}")
+        await self._process.cross(f"before do {action.name}")
         events = await self._inner.do(action, doing)
-        self._process.cross(f"after do {action.name}")
+        await self._process.cross(f"after do {action.name}")
         return events
 
     async def reconcile(self, action: Action, doing: Doing) -> Settled | bool | None:
-        self._process.cross(f"before reconcile {action.name}")
+        await self._process.cross(f"before reconcile {action.name}")
         said = await self._inner.reconcile(action, doing)
-        self._process.cross(f"after reconcile {action.name}")
+        await self._process.cross(f"after reconcile {action.name}")
         return said
 
     def ended(self, run_id: str, info: RunInfo) -> None:
