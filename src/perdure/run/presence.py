@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
+from pydantic import TypeAdapter
 
 from perdure.clock import Clock
 from perdure.errors import Conflict
 from perdure.sidecar.ports import StateStore
-from perdure.state.change import change_json, read_json
+from perdure.state.document import Document
 from perdure.types import Slot, SubjectId
+
+_SLOTS: TypeAdapter[tuple[Slot, ...]] = TypeAdapter(tuple[Slot, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Replicas:
 
     def __init__(self, store: StateStore, prefix: str, app_id: str) -> None:
         self._store = store
-        self._list_key = f"{prefix}replicas/{app_id}"
+        self._slots: Document[tuple[Slot, ...]] = Document(store, f"{prefix}replicas/{app_id}", _SLOTS, ())
         self._prefix = f"{prefix}replica/{app_id}/"
 
     async def read(self, slot: Slot) -> Replica | None:
@@ -57,14 +60,14 @@ class Replicas:
 
     async def all(self) -> dict[Slot, Replica]:
         """Every listed replica that ever wrote its document."""
-        slots = await read_json(self._store, self._list_key, [])
+        slots = (await self._slots.load()).value
         found = await self._store.get_many([self._prefix + slot for slot in slots])
         replicas = [_replica(one.value) for one in found.values()]
         return {replica.slot: replica for replica in replicas}
 
     async def enlist(self, slot: Slot) -> None:
         """Make sure that observers will look at `slot`."""
-        await change_json(self._store, self._list_key, [], lambda slots: slots if slot in slots else [*slots, slot])
+        await self._slots.update(lambda slots: slots if slot in slots else (*slots, slot))
 
     async def retire(self, gone: Replica, keep: Mapping[SubjectId, str]) -> bool:
         """Empty and unlist a replica that others have adopted, but for `keep`; False when it has moved meanwhile."""
@@ -77,7 +80,7 @@ class Replicas:
         except Conflict:
             return False
         if not keep:
-            await change_json(self._store, self._list_key, [], lambda slots: [s for s in slots if s != gone.slot])
+            await self._slots.update(lambda slots: tuple(slot for slot in slots if slot != gone.slot))
             if await self.read(gone.slot) != emptied:
                 await self.enlist(gone.slot)  # it came back in between, and may have found itself still listed
         return True
@@ -121,7 +124,8 @@ class Presence:
 
     async def enter(self, subject: SubjectId, family: str) -> None:
         """Return when the document that names `subject` is durable."""
-        self._wanted[subject] = family
+        self._wanted.pop(subject, None)
+        self._wanted[subject] = family  # behind all others, which are more likely to have ended: adopted before them
         while not self.has(subject):
             await self._write()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from perdure.clock import Clock
@@ -16,6 +17,9 @@ from perdure.types import JsonObject, SubjectId
 
 log = get_logger(__name__)
 
+ADOPTED_AT_ONCE = 32
+"""Subjects that a replica opens side by side after a restart: enough to keep sidecar and processor busy."""
+
 NEWER = frozenset({"event_unknown", "commit_version", "kind_unknown"})
 """What a newer release wrote: left listed, for a replica that knows it."""
 
@@ -29,10 +33,23 @@ class Rescue:
         self._clock = clock
 
     async def adopt_own(self) -> None:
-        """Carry on what the former life of this slot left. Raises: Transient when a store is away."""
-        for subject, family in (await self._crew.presence.restore()).items():
-            if family in self._crew.stores:
-                await self.adopt(subject, family, self._crew.slot, "restart")
+        """Carry on what the former life of this slot left; first what it listed last, for most of the rest has ended.
+
+        Raises: Transient when a store is away.
+        """
+        left = (await self._crew.presence.restore()).items()
+        waiting = [(subject, family) for subject, family in left if family in self._crew.stores]
+
+        async def adopting() -> None:
+            while waiting:
+                await self.adopt(*waiting.pop(), self._crew.slot, "restart")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(ADOPTED_AT_ONCE, len(waiting))):
+                    group.create_task(adopting(), name="adopt own")
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors  # not the group: who waits for Transient would miss it
 
     async def adopt(self, subject_id: SubjectId, family: str, slot: str, reason: str) -> bool:
         """Take over a subject that a replica of `slot`, now gone, drove or was about to host.
