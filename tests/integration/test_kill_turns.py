@@ -133,12 +133,21 @@ def check_order(lines: list[dict[str, Any]]) -> Counter[str]:
     return twice
 
 
+@pytest.mark.parametrize("host_after_s", [5, 0.2], ids=["in the process", "under hosts"])
 async def test_turns_survive_kills_of_everything(
-    tmp_path: Path, http: httpx2.AsyncClient, dice: random.Random, kills: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    http: httpx2.AsyncClient,
+    dice: random.Random,
+    kills: int,
+    host_after_s: float,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """While callers ask, approve and queue up, app, sidecar, both, scheduler and store are killed at random moments."""
     file = run_file(tmp_path, {"assistant": "evidence_app:app"})
-    async with Platform(tmp_path / ".perdure", run_file=file, ports="auto", services=["assistant"]) as platform:
+    env = {"PERDURE_RUN__HOST_AFTER_S": str(host_after_s)}
+    async with Platform(
+        tmp_path / ".perdure", run_file=file, ports="auto", services=["assistant"], env=env
+    ) as platform:
         app = platform.app("assistant")
         invoked = f"{app.dapr_url}/v1.0/invoke/assistant/method"
         client = Stubborn(http, lambda: dice.choice([app.url, invoked]))
