@@ -89,7 +89,7 @@ def _reserves(event: JsonObject, action: Action) -> bool:
 class Stage:
     """What survives: stores, time, the world. `life` lets one process live on it."""
 
-    kinds: Callable[[], Mapping[str, Kind[Any]]]
+    kinds: Kinds
     family: str = "toy"
     limits: RunLimits = LIMITS
     clock: FakeClock = field(default_factory=FakeClock)
@@ -113,7 +113,7 @@ class Stage:
         own = MemoryEngine(clock=clock, store=CrashingStore(self.engine_store, process))
         jobs = MemoryJobs(clock=clock)
         place = Place("app", Slot(slot), {self.family: mine}, engine or own, jobs)
-        kinds = {key: WatchedKind(kind, process, self) for key, kind in self.kinds().items()}
+        kinds = {key: WatchedKind(kind, process, self) for key, kind in self.kinds(process).items()}
         runner = Runner(place, kinds, clock=clock, ids=SystemIds(), metrics=METRICS, limits=self.limits)
         async with runner, runner.hosting(), jobs:
             yield runner

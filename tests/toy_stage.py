@@ -21,7 +21,7 @@ class Toys:
     def __init__(self, *, doubt: Doubt = Doubt.TELL, reconcile: bool = False, approval_s: float | None = None) -> None:
         self.world = World()
         self.stage = Stage(
-            lambda: {"toy/one": Toy(self.world, doubt=doubt, reconcile=reconcile, approval_s=approval_s)}
+            lambda _: {"toy/one": Toy(self.world, doubt=doubt, reconcile=reconcile, approval_s=approval_s)}
         )
         self.reconcile = reconcile
 
