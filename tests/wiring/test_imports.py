@@ -17,7 +17,8 @@ PROBE = """
 import json, sys, time
 began = time.perf_counter()
 {statement}
-print(json.dumps({{"seconds": time.perf_counter() - began, "modules": sorted({{m.split(".")[0] for m in sys.modules}})}}))
+modules = sorted({{m.split(".")[0] for m in sys.modules}})
+print(json.dumps({{"seconds": time.perf_counter() - began, "modules": modules}}))
 """
 
 
