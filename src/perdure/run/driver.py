@@ -244,7 +244,8 @@ class Drive:
             except Transient as error:
                 if self._stopping and self.clock.monotonic() >= self._stop_by:
                     raise
-                log.warning("store_away", code=error.code, subject=self.subject.id, retry_s=pause)
+                if pause == self.limits.retry_s:
+                    log.warning("store_away", code=error.code, subject=self.subject.id)
                 await self.clock.sleep(pause)
                 pause = min(pause * 2, self.limits.retry_max_s)
 
@@ -350,7 +351,8 @@ class Drive:
 
     async def _later(self, start: Start, error: Transient) -> Sequence[Event]:
         """A `once` effect that met a passing fault is in doubt; any other is asked for again after a pause."""
-        log.warning("action_put_off", subject=self.subject.id, action=start.action.name, code=error.code)
+        if not self._put_off[start.action.key]:  # said once, however often it is asked for again
+            log.warning("action_put_off", subject=self.subject.id, action=start.action.name, code=error.code)
         doubt = self._doubt(start, f"{error.code}: {error}")
         if not doubt:
             self._put_off[start.action.key] += 1
@@ -373,13 +375,12 @@ class Drive:
         await self._drop(tuple(self._running.values()))
 
     async def _release(self) -> str:
-        """Record what came of the actions and give the subject up in good order."""
+        """Record what came of the actions and give the subject up; under a host, another replica goes on at once."""
         await self._finish()
 
         def decide(view: View[Any]) -> Entry:
             self._owned(view)
             run = view.control.current
-            # Under a host, the run goes on at once in another replica, if there is one.
             hosted = [Hosted(run.n, 1)] if run is not None and not run.generation else []
             return self._landing(Entry([*self._facts, Released("shutdown"), *hosted], self.epoch, self.driver))
 

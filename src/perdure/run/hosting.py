@@ -77,14 +77,14 @@ class Hosts:
         """Start an expected host; `retry` goes on with it where the engine is away."""
         expected = self._waiting.get(hosting.run_id)
         if expected is not None:
-            await self._try(*expected)
+            await self._try(*expected, log.warning)
 
     async def retry(self) -> None:
         """Try again what the engine could not take."""
         for hosting, confirmed in list(self._waiting.values()):
-            await self._try(hosting, confirmed)
+            await self._try(hosting, confirmed, log.debug)  # what is wrong was said the first time
 
-    async def _try(self, hosting: Hosting, confirmed: Callable[[], None]) -> None:
+    async def _try(self, hosting: Hosting, confirmed: Callable[[], None], say: Callable[..., None]) -> None:
         try:
             entry: JsonObject = {
                 **hosting.input,
@@ -94,7 +94,7 @@ class Hosts:
             await self._index.add(hosting.run_id, entry)
             await self._engine.start(hosting.instance, hosting.input)
         except PerdureError as error:
-            log.warning("host_not_started", run=hosting.run_id, code=error.code)
+            say("host_not_started", run=hosting.run_id, code=error.code)
             return
         if self._waiting.get(hosting.run_id, (None,))[0] == hosting:
             del self._waiting[hosting.run_id]

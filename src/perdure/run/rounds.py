@@ -27,6 +27,7 @@ class Rounds:
         self._limits = crew.limits
         self._going: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._put_off: set[str] = set()
 
     async def __aenter__(self) -> Self:
         self._going = asyncio.create_task(self._go(), name="runner rounds")
@@ -49,9 +50,9 @@ class Rounds:
             await self._clock.sleep(self._limits.poll_s)
             if self._clock.monotonic() - beaten >= self._limits.beat_s:
                 beaten = self._clock.monotonic()
-                await _safely(crew.presence.beat(self._limits.beat_s))
+                await self._safely("beat", crew.presence.beat(self._limits.beat_s))
             if self._looking is None or self._looking.done():  # however long that takes, the beat goes on
-                self._looking = asyncio.create_task(_safely(self._look_around()), name="look around")
+                self._looking = asyncio.create_task(self._safely("look", self._look_around()), name="look around")
 
     def _idle(self) -> bool:
         crew = self._crew
@@ -105,13 +106,16 @@ class Rounds:
     def _watched(self) -> list[Subject]:
         return [subject for subject in map(self._crew.subjects.get, self._crew.watched) if subject is not None]
 
-
-async def _safely(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Transient as error:
-        log.warning("store_away", code=error.code)
-    except PerdureError as error:
-        log.failure("round_failed", error)
-    except Exception as error:  # noqa: BLE001 - the next round must come, whatever one subject's kind does
-        log.failure("round_failed", error)
+    async def _safely(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Transient as error:
+            if what not in self._put_off:  # said once; how long it lasts is seen where it is waited for
+                log.warning("store_away", code=error.code)
+            self._put_off.add(what)
+        except PerdureError as error:
+            log.failure("round_failed", error)
+        except Exception as error:  # noqa: BLE001 - the next round must come, whatever one subject's kind does
+            log.failure("round_failed", error)
+        else:
+            self._put_off.discard(what)
