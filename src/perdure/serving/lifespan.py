@@ -58,6 +58,7 @@ class Keeper:
             if task.done():
                 await task
             with self._draining_at_sigterm():
+                task.add_done_callback(self._ended_by_itself)
                 yield
         finally:
             up.cancel()
@@ -66,6 +67,14 @@ class Keeper:
                 task.cancel()  # what it still waits for may take long; what it drives is released all the same
             with suppress(asyncio.CancelledError):
                 await task  # raises what ended the service, if something did
+
+    def _ended_by_itself(self, task: asyncio.Task[None]) -> None:
+        """A defect ended the service: end the process, to be replaced, instead of answering 503 for ever."""
+        if self._stop.is_set() or task.cancelled() or (error := task.exception()) is None:
+            return
+        log.failure("service_failed", error)
+        self.standing.reason = f"{type(error).__name__}: {error}; the log has more"
+        signal.raise_signal(signal.SIGTERM)
 
     async def _keep(self) -> None:
         pause = FIRST_PAUSE_S

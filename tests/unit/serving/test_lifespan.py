@@ -104,3 +104,35 @@ async def test_sigterm_answers_who_waits_and_reaches_the_servers_own_handler() -
         assert len(heard) == 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Defective(Hanging):
+    """A store behind which there is a defect, once `broken` is set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.broken = asyncio.Event()
+
+    async def get(self, key: str) -> Item | None:
+        await self.broken.wait()
+        raise ZeroDivisionError("a defect")
+
+
+async def _until(ended: asyncio.Event, store: Defective, kept: Keeper) -> None:
+    async with asyncio.timeout(5), kept.kept():
+        store.broken.set()
+        await ended.wait()
+
+
+async def test_a_defect_ends_the_process_instead_of_answering_503_for_ever(monkeypatch: Any) -> None:
+    monkeypatch.setattr("perdure.serving.lifespan.START_WAIT_S", 0.05)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: loop.call_soon_threadsafe(ended.set))
+    standing, store = Standing(), Defective("conversationstore")
+    try:
+        with pytest.raises(ZeroDivisionError):
+            await _until(ended, store, keeper(standing, lambda: reached(store)))
+        assert "a defect" in standing.reason
+    finally:
+        signal.signal(signal.SIGTERM, before)
