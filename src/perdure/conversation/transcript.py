@@ -38,8 +38,9 @@ def _repaired(messages: Sequence[Message]) -> Iterator[Message]:
             if open_calls.pop(message.call_id, None) is not None:
                 yield message
             continue
-        yield from _closing(caller, open_calls)
-        open_calls = {call.id: call for call in message.calls}
+        if open_calls:
+            yield from _closing(caller, open_calls)
+        open_calls = {call.id: call for call in message.calls} if message.calls else {}
         caller = message
         yield message
     yield from _closing(caller, open_calls)

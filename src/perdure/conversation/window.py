@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure.conversation.message import Message
-from perdure.conversation.transcript import exchanges, valid
+from perdure.conversation.transcript import valid
 from perdure.sidecar.ports import ChatMessage
 
 
@@ -17,12 +17,18 @@ def newest(messages: Sequence[Message], limit: int | None) -> tuple[Message, ...
     """
     if limit is None or len(messages) <= limit:
         return tuple(messages)
-    kept: tuple[Message, ...] = ()
-    for exchange in reversed(exchanges(messages)):
-        if kept and len(kept) + len(exchange) > limit:
-            break
-        kept = exchange + kept
-    return kept
+    for start in range(len(messages) - limit, len(messages)):
+        if _begins(messages, start):
+            return tuple(messages[start:])
+    start = len(messages) - limit
+    while not _begins(messages, start):
+        start -= 1
+    return tuple(messages[start:])
+
+
+def _begins(messages: Sequence[Message], at: int) -> bool:
+    """Whether an exchange begins there."""
+    return at == 0 or messages[at].run != messages[at - 1].run
 
 
 def shown(messages: Sequence[Message], limit: int | None, instructions: str = "") -> list[ChatMessage]:

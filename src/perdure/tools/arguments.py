@@ -56,10 +56,12 @@ class ParsedCall:
     digest: str
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def digest(name: str, arguments: JsonObject) -> str:
     """sha256 (hex) over canonical JSON of tool name and arguments; the order of keys does not matter."""
-    text = json.dumps({"tool": name, "arguments": arguments}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL({"tool": name, "arguments": arguments}).encode()).hexdigest()
 
 
 class _PlainSchema(GenerateJsonSchema):

@@ -21,6 +21,7 @@ from perdure.turn.state import Call, SessionState, Turn, Uncertain, total, usage
 from perdure.types import JsonObject
 
 MODEL = "model"
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Status: TypeAlias = Literal["done", "failed", "cancelled"]
 
@@ -90,8 +91,10 @@ def _ending(rules: TurnRules, state: SessionState, control: Control, turn: Turn)
 def _limit(rules: TurnRules, turn: Turn) -> tuple[str, str] | None:
     if turn.steps >= rules.max_steps:
         return "step_limit", f"the turn has used its {rules.max_steps} model calls without coming to an answer"
+    if not turn.steps:
+        return None
     reached = rules.limits.reached(total(turn.used), rules.prices.cost(turn.used))
-    if reached is not None and turn.steps:
+    if reached is not None:
         return "cost_limit", f"the turn has reached its limit: {reached}"
     return None
 
@@ -136,7 +139,7 @@ def _action(rules: TurnRules, state: SessionState, turn: Turn, call: Call, parse
         effect=made.effect,
         doubt=Doubt.ASK if again and made.doubt is Doubt.TELL else made.doubt,
         digest=parsed.digest,
-        arguments=json.dumps(parsed.arguments, ensure_ascii=False, separators=(",", ":")),
+        arguments=_COMPACT(parsed.arguments),
         approval_s=rules.approval_s if asks else None,
         reconcilable=made.reconcile is not None,
         session=state.session,
