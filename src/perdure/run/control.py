@@ -251,6 +251,9 @@ def _asked(c: Control, e: ApprovalAsked, at: Position) -> Control:
 
 
 def _approved(c: Control, e: Approved, at: Position) -> Control:
+    asked = c.approvals.get(e.call)
+    if asked is None or asked.digest != e.digest:
+        return c  # it is for other arguments than those shown
     return _answered(c, e.call, "approved", e.by, "")
 
 
