@@ -17,8 +17,11 @@ from perdure.types import JsonObject, SubjectId
 
 log = get_logger(__name__)
 
-ADOPTED_AT_ONCE = 32
-"""Subjects that a replica opens side by side after a restart: enough to keep sidecar and processor busy."""
+ADOPTED_FIRST = 32
+"""Subjects that a replica opens, side by side, before it is ready again: they take some twentieths of a second."""
+
+ADOPTED_BESIDE = 4
+"""Of the rest, side by side: few, so that requests and the first ones' drives go before them."""
 
 NEWER = frozenset({"event_unknown", "commit_version", "kind_unknown"})
 """What a newer release wrote: left listed, for a replica that knows it."""
@@ -33,20 +36,26 @@ class Rescue:
         self._clock = clock
 
     async def adopt_own(self) -> None:
-        """Carry on what the former life of this slot left; first what it listed last, for most of the rest has ended.
+        """Carry on what the former life of this slot left: now what it listed last, and beside everything else the
+        rest, for after a busy second that is hundreds of subjects, and most of them have ended.
 
         Raises: Transient when a store is away.
         """
         left = (await self._crew.presence.restore()).items()
         waiting = [(subject, family) for subject, family in left if family in self._crew.stores]
+        await self._adopt_own(waiting[-ADOPTED_FIRST:], ADOPTED_FIRST)
+        if rest := waiting[:-ADOPTED_FIRST]:
+            self._crew.listed.update(rest)  # each round tries again what an absent store prevents now
+            self._crew.spawn(self._adopt_own(rest, ADOPTED_BESIDE), name="adopt own")
 
+    async def _adopt_own(self, waiting: list[tuple[SubjectId, str]], at_once: int) -> None:
         async def adopting() -> None:
-            while waiting:
+            while waiting and not self._crew.closing:
                 await self.adopt(*waiting.pop(), self._crew.slot, "restart")
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(ADOPTED_AT_ONCE, len(waiting))):
+                for _ in range(min(at_once, len(waiting))):
                     group.create_task(adopting(), name="adopt own")
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors  # not the group: who waits for Transient would miss it
@@ -79,8 +88,9 @@ class Rescue:
 
     async def _adopt(self, subject: Subject, slot: str, reason: str) -> None:
         crew = self._crew
+        loaded = subject.view is not None
         known = await subject.open()
-        if known:
+        if known and loaded:  # else it is as new as it gets
             await subject.refresh()
         control = subject.control
         if crew.held(subject.id):
