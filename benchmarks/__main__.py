@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ import uvloop
 from benchmarks.bench import Bench, bench
 from benchmarks.report import Figure, save, show
 from benchmarks.rows import kills, lasting, resting, turn, written
+from perdure.cli.serve import COLLECT_AFTER
 
 Row = Callable[[Bench], Awaitable[list[Figure]]]
 
@@ -52,6 +54,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown row {', '.join(unknown)}; there are: {', '.join(ROWS)}")
     figures: list[Figure] = []
+    gc.set_threshold(*COLLECT_AFTER)  # as in a service
     try:
         uvloop.run(measure(asked.rows or list(ROWS), figures, quick=asked.quick))
     finally:

@@ -82,6 +82,7 @@ async def many_sessions(bench: Bench) -> list[Figure]:
     return [
         Figure("32 sessions", "turns a second", median(rates), "/s", TURNS_PER_S, least=True),
         Figure("32 sessions", "processor time of the app", median(processor), "ms", note="a turn, all threads"),
+        Figure("32 sessions", "of the bare writes' rate", median(rates) / median(floors), "×", note="see floor"),
         Figure("floor", "32 callers, five bare writes each", median(floors), "/s", note="groups of five a second"),
     ]
 
