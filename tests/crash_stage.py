@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from perdure.clock import SystemIds, parse_rfc3339
 from perdure.errors import SidecarUnavailable
+from perdure.log.limits import LogLimits
 from perdure.observability.metrics import make_metrics
 from perdure.run.event import Event, Settled
 from perdure.run.kind import Action, Doing, Kind
@@ -31,6 +32,7 @@ LIMITS = RunLimits(
 )  # fmt: skip
 STEP_S = 0.25
 METRICS = make_metrics()
+T = TypeVar("T")
 
 Client = Callable[[Runner], Awaitable[Any]]
 Kinds = Callable[[Process], Mapping[str, Kind[Any]]]
@@ -92,6 +94,7 @@ class Stage:
     kinds: Kinds
     family: str = "toy"
     limits: RunLimits = LIMITS
+    log_limits: LogLimits = field(default_factory=LogLimits)
     clock: FakeClock = field(default_factory=FakeClock)
     store: MemoryStateStore = field(default_factory=lambda: MemoryStateStore("s"))
     engine_store: MemoryStateStore = field(default_factory=lambda: MemoryStateStore("engine"))
@@ -105,7 +108,13 @@ class Stage:
 
     @asynccontextmanager
     async def runner(
-        self, process: Process, slot: str = "a", *, engine: Engine | None = None, store: StateStore | None = None
+        self,
+        process: Process,
+        slot: str = "a",
+        *,
+        engine: Engine | None = None,
+        store: StateStore | None = None,
+        sweeps: bool = True,
     ) -> AsyncIterator[Runner]:
         """A replica; what it writes and does are boundaries of `process`."""
         mine = CrashingStore(store or self.store, process)
@@ -114,9 +123,21 @@ class Stage:
         jobs = MemoryJobs(clock=clock)
         place = Place("app", Slot(slot), {self.family: mine}, engine or own, jobs)
         kinds = {key: WatchedKind(kind, process, self) for key, kind in self.kinds(process).items()}
-        runner = Runner(place, kinds, clock=clock, ids=SystemIds(), metrics=METRICS, limits=self.limits)
-        async with runner, runner.hosting(), jobs:
+        runner = Runner(
+            place, kinds, clock=clock, ids=SystemIds(), metrics=METRICS, limits=self.limits, log_limits=self.log_limits
+        )
+        async with runner, runner.hosting(), jobs if sweeps else nullcontext():
             yield runner
+
+    def do(self, work: Coroutine[Any, Any, T], patience_s: float = 60.0) -> T:
+        """Run a whole test with time passing as fast as it can."""
+
+        async def main() -> T:
+            task = asyncio.create_task(work)
+            await self.until(task.done, patience_s)
+            return task.result()
+
+        return asyncio.run(main())
 
     async def life(
         self, client: Client, *, crash_at: int = 0, slot: str = "a", patience_s: float = 60.0,

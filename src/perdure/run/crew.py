@@ -15,14 +15,14 @@ from perdure.log.subject import run_id
 from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
 from perdure.run.control import Control
-from perdure.run.driver import Drive, Superseded
+from perdure.run.driver import Drive
 from perdure.run.event import Accepted, Event
 from perdure.run.hosting import Hosting, Hosts, hosting_of
 from perdure.run.index import RunIndex
 from perdure.run.limits import RunLimits
 from perdure.run.plan import View
 from perdure.run.presence import Presence, Replicas, Watcher
-from perdure.run.subject import Decide, Entry, Subject, Subjects
+from perdure.run.subject import Decide, Entry, Subject, Subjects, Superseded
 from perdure.sidecar.ports import Engine, StateStore
 from perdure.types import Slot, SubjectId
 

@@ -31,17 +31,9 @@ from perdure.run.event import (
 from perdure.run.kind import Doing
 from perdure.run.limits import DriveLimits
 from perdure.run.plan import Mode, Plan, Start, View, fold_view, plan
-from perdure.run.subject import Entry, Subject
+from perdure.run.subject import Entry, LetGo, Subject, Superseded
 
 log = get_logger(__name__)
-
-
-class Superseded(Exception):
-    """Somebody else owns the subject."""
-
-
-class LetGo(Exception):
-    """This driver has given the subject up: a save that nobody answered was written, as it turns out."""
 
 
 @dataclass(slots=True)
@@ -371,7 +363,11 @@ class Drive:
         """Give actions in progress their time, then cut them."""
         tasks = [one.task for one in self._running.values()]
         if tasks:
-            await asyncio.wait(tasks, timeout=self.limits.shutdown_s)
+            ended = asyncio.create_task(asyncio.wait(tasks))
+            limit = asyncio.create_task(self.clock.sleep(self.limits.shutdown_s))
+            await asyncio.wait((ended, limit), return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            limit.cancel()
         await self._drop(tuple(self._running.values()))
 
     async def _release(self) -> str:

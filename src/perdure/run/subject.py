@@ -23,6 +23,14 @@ _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
 _SNAPSHOT: TypeAdapter[tuple[str, str, str]] = TypeAdapter(tuple[str, str, str])
 
 
+class Superseded(Exception):
+    """Somebody else owns the subject."""
+
+
+class LetGo(Exception):
+    """This driver has given the subject up: a save that nobody answered was written, as it turns out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a decision wants appended, and as whom. A guest appends at the known epoch without a driver's name.
