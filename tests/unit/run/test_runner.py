@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -14,11 +14,12 @@ from perdure.errors import Busy, Conflict, NotFound
 from perdure.observability.metrics import make_metrics
 from perdure.run.control import Control
 from perdure.run.plan import View
+from perdure.run.rescue import ADOPTED_FIRST
 from perdure.run.runner import Place, RunLimits, Runner
 from perdure.sidecar.memory.engine import MemoryEngine
 from perdure.sidecar.memory.jobs import MemoryJobs
 from perdure.sidecar.memory.store import MemoryStateStore
-from perdure.sidecar.ports import StateStore
+from perdure.sidecar.ports import Item, StateStore
 from perdure.types import Slot
 from toy import Toy, World, begin
 
@@ -152,6 +153,34 @@ async def test_closing_releases_and_the_next_life_of_the_slot_carries_on() -> No
     async with opened(Toy(world), store) as runner:
         assert (await runner.wait(run, 5, stop_on_wait=False))["status"] == "done"
     assert world.done == {"once:a": 1, "idempotent:b": 1}
+
+
+class Held(MemoryStateStore):
+    """Reads of what has `part` in its key wait for `go`."""
+
+    part, go = "", asyncio.Event()
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, Item]:
+        if self.part and any(self.part in key for key in keys):
+            await self.go.wait()
+        return await super().get_many(keys)
+
+
+async def test_after_a_busy_second_a_restart_is_ready_before_it_has_looked_at_everything() -> None:
+    """What was listed last is carried on first; what was listed long ago delays nothing and is carried on, too."""
+    world, store = World(gates={"read:a": asyncio.Event()}), Held("s")
+    busy = RunLimits(beat_s=60, shutdown_s=0.01)  # so nothing is unlisted meanwhile
+    async with opened(Toy(world), store, limits=busy) as runner:
+        oldest = await ask(runner, "read:a", session="oldest")
+        for number in range(ADOPTED_FIRST):
+            await runner.wait(await ask(runner, "read:b", session=f"{number}"), 5)
+        newest = await ask(runner, "read:a", session="newest")
+        store.part, store.go = runner.subject("toy/one", "oldest"), asyncio.Event()
+    world.gates["read:a"].set()
+    async with asyncio.timeout(10), opened(Toy(world), store, limits=busy) as runner:
+        assert (await runner.wait(newest, 5))["status"] == "done"
+        store.go.set()
+        assert (await runner.wait(oldest, 5))["status"] == "done"
 
 
 async def test_a_full_replica_says_so() -> None:
