@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-LATER = ("fastapi", "starlette", "uvicorn", "aiohttp", "opentelemetry", "dapr.clients", "dapr.ext")
+LATER = ("fastapi", "starlette", "uvicorn", "aiohttp", "opentelemetry", "structlog", "dapr.clients", "dapr.ext")
 """Two thirds of what a service imports, and nothing of it is needed to adopt a run and drive it."""
 
 PROBE = """
@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 import perdure.cli.serve
 from perdure import App, DurableAgent, Settings
+from perdure.observability.logs import configure_logging
 from perdure.serving.lifespan import Keeper
 from perdure.serving.service import Standing
 from perdure.serving.wiring import dapr_reach, memory_reach
@@ -34,6 +35,7 @@ async def main():
 
     from perdure.sidecar.memory import MemorySidecar  # whose invoker calls through httpx2
 
+    configure_logging()
     keeper = Keeper(app.plan(telemetry=True), lambda: memory_reach(MemorySidecar("a")), Standing())
     service = keeper.begin()
     await adopted.wait()

@@ -76,6 +76,7 @@ class Logger:
         if not plain.isEnabledFor(number):
             return
         everything = {**self._bound, **fields}
+        load_logging()
         structlog: Any = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
             getattr(structlog.get_logger(), level)(event, **{LogField.LOGGER.value: self._name}, **everything)
@@ -99,27 +100,52 @@ def configure_logging(
     `auto` is for people on a terminal and JSON elsewhere. Without `contents`, what users, models and tools said is
     left out. Called once at start; calling it again replaces what was set up.
     """
-    import structlog
-
     out = stream or sys.stderr
-    people = format == "people" or (format == "auto" and out.isatty())
-    shared = _processors(contents)
-    rendering = _rendering(people, out.isatty())
-    structlog.configure(
-        processors=[*shared, *rendering],
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_last(rendering)))
     root = logging.getLogger()
-    for old in [each for each in root.handlers if getattr(each, _LOGGED, False)]:
+    for old in [each for each in root.handlers if isinstance(each, _Output)]:
         root.removeHandler(old)
-    setattr(handler, _LOGGED, True)
-    root.addHandler(handler)
+    root.addHandler(_Output(out, format == "people" or (format == "auto" and out.isatty()), contents))
     root.setLevel(level.upper())
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING if level.upper() == "INFO" else logging.NOTSET)
+
+
+def load_logging() -> None:
+    """Load what the first line would load; for a thread with time to spare. Does nothing the second time."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Output):
+            handler.load()
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Where all lines of the process go. A service that starts goes on with its runs before it has anything to say,
+    so structlog comes with the first line."""
+
+    def __init__(self, out: TextIO, people: bool, contents: bool) -> None:
+        super().__init__(out)
+        self._out = out
+        self._people = people
+        self._contents = contents
+        self._loaded = False
+
+    def load(self) -> None:
+        if self._loaded:
+            return
+        import structlog
+
+        shared = _processors(self._contents)
+        rendering = _rendering(self._people, self._out.isatty())
+        structlog.configure(
+            processors=[*shared, *rendering],
+            logger_factory=structlog.WriteLoggerFactory(file=self._out),
+            cache_logger_on_first_use=False,
+        )
+        self.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_last(rendering)))
+        self._loaded = True
+
+    def format(self, record: logging.LogRecord) -> str:
+        self.load()
+        return super().format(record)
 
 
 def _processors(contents: bool) -> list[Processor]:

@@ -77,8 +77,11 @@ class App:
 
     def load(self) -> None:
         """Load the HTTP side, which takes longer than everything else; may run in a thread. Once it is, do nothing."""
+        from perdure.observability.logs import load_logging
+
         if self._asgi is None:
             self._asgi = self._served()
+            load_logging()
 
     def local(self, folder: Path | str | None = None) -> AbstractAsyncContextManager[LocalRuntime]:
         """The same agents in this process without Dapr. With a `folder` everything is kept there and found again.
