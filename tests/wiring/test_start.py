@@ -6,8 +6,18 @@ import json
 import subprocess
 import sys
 
-LATER = ("fastapi", "starlette", "uvicorn", "aiohttp", "opentelemetry", "structlog", "dapr.clients", "dapr.ext")
-"""Two thirds of what a service imports, and nothing of it is needed to adopt a run and drive it."""
+LATER = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "aiohttp",
+    "opentelemetry",
+    "structlog",
+    "perdure.pipeline.work",
+    "dapr.clients",
+    "dapr.ext",
+)
+"""Two thirds of what a service of agents imports, and nothing of it is needed to adopt a run and drive it."""
 
 PROBE = """
 import asyncio, json, sys

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+FAMILY = "pipeline"
+"""What the keys of all pipeline kinds begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepReady:

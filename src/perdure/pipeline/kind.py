@@ -12,7 +12,7 @@ from perdure.observability.tracing import Tracer
 from perdure.pipeline.decide import StepAction, decide
 from perdure.pipeline.describe import describe
 from perdure.pipeline.do import Effects
-from perdure.pipeline.events import OWN
+from perdure.pipeline.events import FAMILY, OWN
 from perdure.pipeline.fold import FOLD_VERSION, fold
 from perdure.pipeline.graph import Graph
 from perdure.pipeline.pipeline import Pipeline
@@ -24,8 +24,6 @@ from perdure.run.event import Event, EventCodec, Settled
 from perdure.run.kind import Action, Doing, Verdict
 from perdure.sidecar.ports import Invoker
 from perdure.types import JsonObject
-
-FAMILY = "pipeline"
 
 
 class PipelineKind:

@@ -18,8 +18,7 @@ from perdure.llm.usage import Price, PriceTable
 from perdure.log.limits import LogLimits
 from perdure.observability.metrics import Metrics, make_metrics, otlp_meter_provider
 from perdure.observability.tracing import Tracer, configure_tracing
-from perdure.pipeline.kind import FAMILY as PIPELINE
-from perdure.pipeline.work import PipelineWork, pipeline_work
+from perdure.pipeline.events import FAMILY as PIPELINE
 from perdure.run.kind import Kind
 from perdure.run.runner import Place, RunLimits, Runner
 from perdure.serving.service import Service
@@ -34,6 +33,7 @@ from perdure.types import Slot
 
 if TYPE_CHECKING:
     from perdure.pipeline.pipeline import Pipeline, StepAgent
+    from perdure.pipeline.work import PipelineWork
     from perdure.sidecar.memory import MemorySidecar
 
 Part = Callable[[Service], AbstractAsyncContextManager[Any]]
@@ -135,8 +135,10 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
     doors = _observed(reach.doors, metrics, tracer, plan.clock)
     place = _place(plan, doors)
     work = _pipeline_work(plan, doors, place, tracer)
-    stack.push_async_callback(work.drain, plan.settings.run.shutdown_s)
-    kinds = {**_turn_kinds(plan, reach, tracer, metrics), **{kind.name: kind for kind in work.kinds.values()}}
+    kinds = _turn_kinds(plan, reach, tracer, metrics)
+    if work is not None:
+        stack.push_async_callback(work.drain, plan.settings.run.shutdown_s)
+        kinds |= {kind.name: kind for kind in work.kinds.values()}
     runner = Runner(
         place,
         kinds,
@@ -158,8 +160,8 @@ async def _assembled(plan: Plan, reach: Reach, stack: AsyncExitStack) -> Service
         tracer=tracer,
         registry=registry,
         needs=_needs(plan),
-        pipelines=work.kinds,
-        steps=work.servers,
+        pipelines=work.kinds if work else {},
+        steps=work.servers if work else {},
     )
 
 
@@ -177,9 +179,11 @@ def _observed(doors: Doors, metrics: Metrics, tracer: Tracer, clock: Clock) -> D
     return replace(doors, stores=stores)
 
 
-def _pipeline_work(plan: Plan, doors: Doors, place: Place, tracer: Tracer) -> PipelineWork:
+def _pipeline_work(plan: Plan, doors: Doors, place: Place, tracer: Tracer) -> PipelineWork | None:
     if not plan.pipelines and not plan.steps:
-        return PipelineWork({}, {})
+        return None
+    from perdure.pipeline.work import pipeline_work  # not for a service of agents, which is back sooner without it
+
     return pipeline_work(
         plan.pipelines,
         plan.steps,
