@@ -91,11 +91,12 @@ class Segments:
         return segment.last
 
     def _encode(self, segment: Segment) -> bytes:
-        commits = zstd.compress(b"\n".join(segment.commits))
+        said = b"\n".join(segment.commits)
+        commits = zstd.compress(said)
         header: dict[str, object] = {"v": 1, "last": segment.last, "size": len(commits)}
         snapshot = b""
         if segment.snapshot is not None:
-            snapshot = zstd.compress(segment.snapshot.data)
+            snapshot = zstd.compress(segment.snapshot.data, zstd_dict=_known(said))
             if len(snapshot) <= self._limits.snapshot_bytes:
                 header["snapshot"] = {"n": segment.snapshot.n, "version": segment.snapshot.version}
             else:
@@ -109,10 +110,12 @@ class Segments:
         try:
             header: dict[str, Any] = orjson.loads(head)
             last, size, about = header["last"], header["size"], header.get("snapshot")
-            commits = tuple(zstd.decompress(body[:size]).split(b"\n"))
+            said = zstd.decompress(body[:size])
+            commits = tuple(said.split(b"\n"))
             snapshot = None
             if about is not None:
-                snapshot = Snapshot(about["n"], about["version"], zstd.decompress(body[size:]))
+                folded = zstd.decompress(body[size:], zstd_dict=_known(said))
+                snapshot = Snapshot(about["n"], about["version"], folded)
         except (ValueError, KeyError, TypeError, zstd.ZstdError) as error:
             raise self._unreadable(first) from error
         if header["v"] != 1 or len(commits) != last - first + 1:
@@ -127,6 +130,11 @@ class Segments:
             subject=subject,
             first=first,
         )
+
+
+def _known(commits: bytes) -> zstd.ZstdDict:
+    """A snapshot mostly repeats what the commits beside it say, so it is compressed as their continuation."""
+    return zstd.ZstdDict(commits, is_raw=True)
 
 
 class Open:
