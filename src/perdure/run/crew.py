@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,7 @@ from perdure.log.commit import Stamp
 from perdure.log.subject import run_id
 from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
-from perdure.run.control import Control
+from perdure.run.control import Control, RunInfo
 from perdure.run.driver import Drive
 from perdure.run.event import Accepted, Event
 from perdure.run.hosting import Hosting, Hosts, hosting_of
@@ -98,11 +98,6 @@ class Crew:
             self._ended = True
             # Not told of `error`: the group would wrap it into one of its own, and who waits for Transient misses it.
             await self._tasks.__aexit__(None, None, None)
-
-    @property
-    def full(self) -> bool:
-        """Whether this replica drives as much as it may, or is closing."""
-        return self.closing or len(self.drives) + len(self.beginning) >= self.limits.max_active_runs
 
     def held(self, subject: SubjectId) -> bool:
         """Whether this replica drives the subject, or is about to."""
@@ -296,15 +291,15 @@ class Crew:
         if drive.outcome == "broken":
             subject.distrust()
             return  # still listed: adopted anew, and parked when that comes to nothing again and again
+        new = [info for info in subject.control.closed.values() if info.n not in drive.closed_before]
+        ended = self.expect_ends(subject, new)
         if drive.outcome != "released":  # else still listed, so that another life or replica adopts it
             self._give_way(subject)
-        for info in subject.control.closed.values():
-            if info.n in drive.closed_before:
-                continue
-            if drive.outcome != "superseded":  # else its successor has told it
+        if drive.outcome != "superseded":  # else its successor has told it
+            for info in new:
                 subject.kind.ended(run_id(subject.id, info.n), info)
-            if info.generation:
-                await self.hosts.finished(Hosting(subject.id, subject.family, info.n, info.generation))
+        for hosting in ended:
+            await self.hosts.finish(hosting)
         if subject.log.segment_due:
             await close_segment(subject)
 
@@ -314,6 +309,13 @@ class Crew:
         self.hosts.expect(hosting, lambda: self._give_way(subject))
         self.spawn(self.hosts.start(hosting), name=f"host {hosting.run_id}")
         self.astir.set()
+
+    def expect_ends(self, subject: Subject, ended: Iterable[RunInfo]) -> list[Hosting]:
+        """The hosts that have to hear that their runs have ended; the subject stays listed until they have."""
+        hostings = [Hosting(subject.id, subject.family, info.n, info.generation) for info in ended if info.generation]
+        for hosting in hostings:
+            self.hosts.expect_end(hosting, lambda: self._give_way(subject))
+        return hostings
 
     def _give_way(self, subject: Subject) -> None:
         """Unlist what needs no adopter: nobody here holds it, and whatever is left to do is somebody else's."""
@@ -328,6 +330,11 @@ class Crew:
         """Unlist the subject."""
         self.listed.pop(subject, None)
         self.presence.leave(subject)
+
+
+def full(crew: Crew) -> bool:
+    """Whether this replica drives as much as it may, or is closing."""
+    return crew.closing or len(crew.drives) + len(crew.beginning) >= crew.limits.max_active_runs
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from perdure.clock import Clock, parse_rfc3339, rfc3339
@@ -59,15 +60,16 @@ class Hosts:
         self._index = index
         self._clock = clock
         self._waiting: dict[RunId, tuple[Hosting, Callable[[], None]]] = {}
+        self._ending: dict[RunId, tuple[Hosting, Callable[[], None]]] = {}
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether a host still has to be started."""
-        return bool(self._waiting)
+        """Whether a host still has to be started, or told that its run has ended."""
+        return bool(self._waiting or self._ending)
 
     def expects(self, subject: SubjectId) -> bool:
-        """Whether a host of `subject` still has to be started."""
-        return any(hosting.subject == subject for hosting, _ in self._waiting.values())
+        """Whether a host of `subject` still has to be started, or told that its run has ended."""
+        return any(h.subject == subject for h, _ in (*self._waiting.values(), *self._ending.values()))
 
     def expect(self, hosting: Hosting, confirmed: Callable[[], None]) -> None:
         """Take note that this host has to exist; `confirmed` is called once the engine has it."""
@@ -83,6 +85,8 @@ class Hosts:
         """Try again what the engine could not take."""
         for hosting, confirmed in list(self._waiting.values()):
             await self._try(hosting, confirmed, log.debug)  # what is wrong was said the first time
+        for hosting, _ in list(self._ending.values()):
+            await self.finish(hosting)
 
     async def _try(self, hosting: Hosting, confirmed: Callable[[], None], say: Callable[..., None]) -> None:
         try:
@@ -100,14 +104,23 @@ class Hosts:
             del self._waiting[hosting.run_id]
             confirmed()
 
-    async def finished(self, hosting: Hosting) -> None:
-        """The run has ended: let its host see that, and unlist the run."""
+    def expect_end(self, hosting: Hosting, confirmed: Callable[[], None]) -> None:
+        """Take note that the run has ended and its host has to hear of it; `confirmed` is called once it has."""
         self._waiting.pop(hosting.run_id, None)
-        await self.wake(hosting)
+        self._ending[hosting.run_id] = (hosting, confirmed)
+
+    async def finish(self, hosting: Hosting) -> None:
+        """Let the host see that its run has ended, and unlist the run; `retry` goes on where the engine is away."""
         try:
+            with suppress(NotFound):  # it has seen it, or never was
+                await self._engine.wake(hosting.instance)
             await self._index.remove(hosting.run_id)
         except Transient as error:
-            log.warning("run_not_unlisted", run=hosting.run_id, code=error.code)  # the sweep does it
+            log.debug("run_not_unlisted", run=hosting.run_id, code=error.code)
+            return
+        ended = self._ending.pop(hosting.run_id, None)
+        if ended is not None:
+            ended[1]()
 
     async def wake(self, hosting: Hosting) -> None:
         """End the host's wait. A hint: a lost one costs time, never work."""

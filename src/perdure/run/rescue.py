@@ -23,6 +23,9 @@ ADOPTED_FIRST = 32
 ADOPTED_BESIDE = 4
 """Of the rest, side by side: few, so that requests and the first ones' drives go before them."""
 
+ENDS_TOLD_AGAIN = 2
+"""Runs that ended last, whose hosts are told so by who adopts their subject."""
+
 NEWER = frozenset({"event_unknown", "commit_version", "kind_unknown"})
 """What a newer release wrote: left listed, for a replica that knows it."""
 
@@ -98,8 +101,12 @@ class Rescue:
         if known and subject.id in crew.uncertain:
             await crew.take(subject, supersede=control.driver)
             return
+        last = list(control.closed.values())[-ENDS_TOLD_AGAIN:]
+        crew.expect_ends(subject, last)  # the former owner may have died before it told their hosts
+        crew.astir.set()
         if not known or control.current is None:
-            crew.leave(subject.id)
+            if not crew.hosts.expects(subject.id):
+                crew.leave(subject.id)
             return
         hosting = hosting_of(subject)
         if control.waiting is not None and hosting is not None:

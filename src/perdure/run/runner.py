@@ -135,7 +135,7 @@ class Runner:
         the run to join; what it raises passes through. Raises: Busy, Transient (repeat with the same key).
         """
         self.kind(kind)
-        if drive and self._crew.full:
+        if drive and full(self._crew):
             raise Busy("too_many_runs", f"this replica drives {self.limits.max_active_runs} runs; repeat later",
                        retry_after_s=1)  # fmt: skip
         number = 0
