@@ -18,7 +18,7 @@ from perdure.observability.metrics import Metrics
 from perdure.run import orders
 from perdure.run.adoption import Adoption
 from perdure.run.control import Control, Position, RunInfo
-from perdure.run.crew import Crew, watching
+from perdure.run.crew import Crew, full, watching
 from perdure.run.event import Accepted, CancelAsked, Event, PauseAsked, ResumeAsked, Signalled, Steered
 from perdure.run.host import host_body
 from perdure.run.kind import Kind
