@@ -222,7 +222,7 @@ class Listener:
     @asynccontextmanager
     async def listening(self, port: int | None = None) -> AsyncIterator[None]:
         settings = uvicorn.Config(
-            self, host="127.0.0.1", port=port or self.port, lifespan="off", log_level="error", ws="none"
+            self, host="127.0.0.1", port=port or self.port, lifespan="off", log_config=None, access_log=False, ws="none"
         )
         server = uvicorn.Server(settings)
         serving = asyncio.create_task(server.serve())
