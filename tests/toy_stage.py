@@ -44,6 +44,13 @@ class Toys:
             await self.stage.clock.sleep(0.5)
         return {"run": run, **told}
 
+    async def bystander(self, runner: Runner) -> JsonObject:
+        """Ask for a single `once` step that needs a person, and leave it alone."""
+        run = await self._surely(lambda: ask(runner, "once:c"))
+        while (told := await self._surely(lambda: runner.describe(run)))["status"] not in ("done", "failed"):
+            await self.stage.clock.sleep(0.5)
+        return {"run": run, **told}
+
     async def _surely(self, call: Any) -> Any:
         while True:
             try:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bank_stage import Bank
 from crash_stage import UnsureStore
 from toy_stage import Toys
 
@@ -34,5 +35,45 @@ def test_any_unanswered_write_changes_nothing(policy: str, never: bool, length: 
                 assert toys.world.done["read:a"] == 1
             except AssertionError as error:
                 raise AssertionError(f"lost {list(lost)}: {error}") from error
+
+    asyncio.run(each())
+
+
+@pytest.mark.parametrize("never", [True, False], ids=["never-arrived", "written"])
+@pytest.mark.parametrize("approval_s", [None, 4.0], ids=["at-once", "asks"])
+def test_a_run_that_begins_with_an_effect_or_a_question_is_cared_for(approval_s: float | None, never: bool) -> None:
+    """All of it is in the accepting commit: the effect happens once; the question expires by itself."""
+
+    async def each() -> None:
+        for first in range(1, 12):
+            toys = Toys(approval_s=approval_s)
+            store = UnsureStore(toys.stage.store, [first], never=never)
+            await toys.stage.life(toys.bystander, store=store)
+            toys.stage.check(toys.stage.said[0]["run"])
+            results = toys.stage.said[0]["result"]["results"]
+            if approval_s is None:
+                assert (results, toys.world.done["once:c"]) == (["did once:c"], 1), first
+            else:
+                assert results == ["nobody approved this call in time; it was not run"], first
+                assert toys.world.done["once:c"] == 0
+
+    asyncio.run(each())
+
+
+@pytest.mark.parametrize("never", [True, False], ids=["never-arrived", "written"])
+@pytest.mark.parametrize("length", [2, 3])
+def test_outcomes_that_come_while_a_save_is_unanswered_are_kept(never: bool, length: int) -> None:
+    """Three calls side by side end at different times; each outcome is recorded once, none is forgotten."""
+
+    async def each() -> None:
+        for first in range(1, 20):
+            bank = Bank(slow=True)
+            store = UnsureStore(bank.stage.store, range(first, first + length), never=never)
+            try:
+                await bank.stage.life(bank.client, store=store)
+                bank.check()
+                assert bank.done == {"look": 1, "put": 1, "pay": 1, "send": 1}
+            except AssertionError as error:
+                raise AssertionError(f"lost from {first}: {error}") from error
 
     asyncio.run(each())
