@@ -77,6 +77,7 @@ class Stubborn:
                         if answer.status_code < 500 and answer.status_code not in (408, 429):
                             return answer
                         last = answer.text
+                        assert '"code":"internal"' not in last, last  # a defect, not bad luck
                     self.repeated += 1
                     await asyncio.sleep(ASK_EVERY_S)
         except TimeoutError:
