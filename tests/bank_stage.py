@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from crash_stage import METRICS, Stage, logged
 from perdure.agent.agent import DurableAgent
 from perdure.errors import Transient
 from perdure.llm.scripted import ScriptedModel
 from perdure.run.runner import Runner
+from perdure.sidecar.ports import ChatReply
 from perdure.testing.crash import Process, alive
 from perdure.tools import ToolContext, tool
 from perdure.turn.accept import Ask, accept
@@ -27,8 +29,9 @@ REPLIES = [
 class Bank:
     """The outside of one agent: what its tools did, by tool and by key."""
 
-    def __init__(self, *, slow: bool = False) -> None:
+    def __init__(self, *, slow: bool = False, replies: Sequence[ChatReply | str] = REPLIES) -> None:
         self.slow = slow
+        self.replies = replies
         self.done: Counter[str] = Counter()
         self.keys: dict[str, set[str]] = {"put": set(), "pay": set()}
         self.stage = Stage(self._kinds, family="turn")
@@ -61,8 +64,12 @@ class Bank:
             self.done["send"] += 1
             return "sent"
 
-        agent = DurableAgent("teller", tools=[look, put, pay, send])
-        return {KIND: TurnKind(agent, ScriptedModel(REPLIES), clock=self.stage.clock, metrics=METRICS)}
+        @tool(approval=True)
+        async def sign() -> str:
+            raise AssertionError("nobody allowed this")
+
+        agent = DurableAgent("teller", tools=[look, put, pay, send, sign], approval_s=4)
+        return {KIND: TurnKind(agent, ScriptedModel(self.replies), clock=self.stage.clock, metrics=METRICS)}
 
     def _happen(self, name: str, key: str) -> None:
         alive()
@@ -85,6 +92,17 @@ class Bank:
                 return {"run": accepted.run_id, **await runner.wait(accepted.run_id, 50)}
             except Transient:
                 await self.stage.clock.sleep(0.1)
+
+    async def patient(self, runner: Runner) -> JsonObject:
+        """Ask, and look now and then until it is over: nobody answers questions."""
+        told = await self.client(runner)
+        while told["status"] in ("running", "waiting"):
+            await self.stage.clock.sleep(0.5)
+            try:
+                told = {**told, **await runner.describe(told["run"])}
+            except Transient:
+                continue
+        return told
 
     def check(self) -> None:
         told = self.stage.said[-1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from bank_stage import Bank
 from crash_stage import UnsureStore
 from toy_stage import Toys
+from turn_loop import asks, call
 
 WRITES = {"plain": 14, "approval": 32}
 """More than such a run of four steps makes."""
@@ -73,7 +75,25 @@ def test_outcomes_that_come_while_a_save_is_unanswered_are_kept(never: bool, len
                 await bank.stage.life(bank.client, store=store)
                 bank.check()
                 assert bank.done == {"look": 1, "put": 1, "pay": 1, "send": 1}
+                begun = Counter(key for _, _, key in bank.stage.begun)
+                assert set(begun.values()) == {1}, "nothing was cut, so nothing is begun twice"
             except AssertionError as error:
                 raise AssertionError(f"lost from {first}: {error}") from error
+
+    asyncio.run(each())
+
+
+@pytest.mark.parametrize("never", [True, False], ids=["never-arrived", "written"])
+def test_a_question_that_comes_up_later_expires_by_itself(never: bool) -> None:
+    """The save that ends the drive, with the wait and the host in it, is the one that is not answered."""
+
+    async def each() -> None:
+        for first in range(1, 16):
+            bank = Bank(replies=[asks(call("sign", "{}", "1")), "never mind"])
+            store = UnsureStore(bank.stage.store, [first], never=never)
+            await bank.stage.life(bank.patient, store=store)
+            told = bank.stage.said[0]
+            assert (told["status"], told["answer"]) == ("done", "never mind"), f"lost {first}: {told}"
+            bank.stage.check(told["run"])
 
     asyncio.run(each())
