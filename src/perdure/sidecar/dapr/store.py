@@ -19,6 +19,7 @@ from grpc.aio import AioRpcError
 from perdure.clock import Clock
 from perdure.errors import SidecarUnavailable
 from perdure.sidecar.certain import SETTLE_S, CertainStore, Unsure
+from perdure.sidecar.dapr.batch import Batcher
 from perdure.sidecar.dapr.channel import SidecarChannel
 from perdure.sidecar.dapr.translation import definite, details, translated
 from perdure.sidecar.ports import Item
@@ -46,6 +47,7 @@ class DaprRawStore:
         self._metadata = channel.metadata
         self._timeout_s = call_timeout_s
         self._etag_creates: bool | None = None
+        self._batcher = Batcher(self._save_all)
 
     async def get(self, key: str) -> Item | None:
         request = GetStateRequest(store_name=self.name, key=key, consistency=STRONG)
@@ -121,7 +123,10 @@ class DaprRawStore:
         await self.get("perdure-check")
 
     async def _save(self, item: StateItem) -> None:
-        await self._write(self._channel.stub.SaveState, SaveStateRequest(store_name=self.name, states=(item,)))
+        await self._batcher.save(item)
+
+    async def _save_all(self, items: Sequence[StateItem]) -> None:
+        await self._write(self._channel.stub.SaveState, SaveStateRequest(store_name=self.name, states=items))
 
     async def _write(self, call: Any, request: Any) -> None:
         try:
