@@ -128,14 +128,14 @@ class Runner:
         """The subject of `kind` (registered key) and a session or run key."""
         return subject_id(self._place.namespace, self._place.partition, kind, key)
 
-    async def accept(self, kind: str, subject: SubjectId, decide: AcceptDecide, *, drive: bool = True) -> Accept:
+    async def accept(self, kind: str, subject: SubjectId, decide: AcceptDecide) -> Accept:
         """Begin a run, or join one; durable, and sure to be driven or adopted, when this returns.
 
         `decide` is pure and asked again after a conflict: events to append (with one `Accepted`), or the number of
         the run to join; what it raises passes through. Raises: Busy, Transient (repeat with the same key).
         """
         self.kind(kind)
-        if drive and full(self._crew):
+        if full(self._crew):
             raise Busy("too_many_runs", f"this replica drives {self.limits.max_active_runs} runs; repeat later",
                        retry_after_s=1)  # fmt: skip
         number = 0
