@@ -60,6 +60,7 @@ class Hosts:
         self._index = index
         self._clock = clock
         self._waiting: dict[RunId, tuple[Hosting, Callable[[], None]]] = {}
+        self._trying: set[RunId] = set()
         self._ending: dict[RunId, tuple[Hosting, Callable[[], None]]] = {}
 
     @property
@@ -89,6 +90,9 @@ class Hosts:
             await self.finish(hosting)
 
     async def _try(self, hosting: Hosting, confirmed: Callable[[], None], say: Callable[..., None]) -> None:
+        if hosting.run_id in self._trying:
+            return
+        self._trying.add(hosting.run_id)
         try:
             entry: JsonObject = {
                 **hosting.input,
@@ -100,6 +104,8 @@ class Hosts:
         except PerdureError as error:
             say("host_not_started", run=hosting.run_id, code=error.code)
             return
+        finally:
+            self._trying.discard(hosting.run_id)
         if self._waiting.get(hosting.run_id, (None,))[0] == hosting:
             del self._waiting[hosting.run_id]
             confirmed()
@@ -111,6 +117,8 @@ class Hosts:
 
     async def finish(self, hosting: Hosting) -> None:
         """Let the host see that its run has ended, and unlist the run; `retry` goes on where the engine is away."""
+        if hosting.run_id in self._trying:
+            return  # else it would be listed again after it was unlisted
         try:
             with suppress(NotFound):  # it has seen it, or never was
                 await self._engine.wake(hosting.instance)

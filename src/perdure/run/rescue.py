@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from perdure.clock import Clock
 from perdure.errors import Broken, NotFound, Transient
+from perdure.log.subject import run_id
 from perdure.observability.logs import get_logger
 from perdure.run.crew import Crew
 from perdure.run.event import Hosted
@@ -22,9 +23,6 @@ ADOPTED_FIRST = 32
 
 ADOPTED_BESIDE = 4
 """Of the rest, side by side: few, so that requests and the first ones' drives go before them."""
-
-ENDS_TOLD_AGAIN = 2
-"""Runs that ended last, whose hosts are told so by who adopts their subject."""
 
 NEWER = frozenset({"event_unknown", "commit_version", "kind_unknown"})
 """What a newer release wrote: left listed, for a replica that knows it."""
@@ -96,14 +94,13 @@ class Rescue:
         if known and loaded:  # else it is as new as it gets
             await subject.refresh()
         control = subject.control
+        if known:
+            await self._end_hosts(subject)
         if crew.held(subject.id):
             return
         if known and subject.id in crew.uncertain:
             await crew.take(subject, supersede=control.driver)
             return
-        last = list(control.closed.values())[-ENDS_TOLD_AGAIN:]
-        crew.expect_ends(subject, last)  # the former owner may have died before it told their hosts
-        crew.astir.set()
         if not known or control.current is None:
             if not crew.hosts.expects(subject.id):
                 crew.leave(subject.id)
@@ -119,6 +116,15 @@ class Rescue:
             await crew.take(subject, supersede=control.driver)
         else:
             crew.leave(subject.id)
+
+    async def _end_hosts(self, subject: Subject) -> None:
+        """Whoever drove the subject may have died after a run had ended and before its host was told."""
+        hosted = [info for info in subject.control.closed.values() if info.generation]
+        listed = await self._crew.index.all() if hosted else {}
+        left = [info for info in hosted if run_id(subject.id, info.n) in listed]
+        for hosting in self._crew.expect_ends(subject, left):
+            self._crew.spawn(self._crew.hosts.finish(hosting), name=f"end host {hosting.run_id}")
+        self._crew.astir.set()
 
     async def rehost(self, hosting: Hosting, *, fresh: bool) -> None:
         """Give an open run whose host is gone a host again, `fresh` under a new generation; unlist an ended one."""
