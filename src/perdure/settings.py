@@ -67,8 +67,9 @@ class RunSettings(Section):
     """How long after its reservation a `once` effect may still begin; who adopts the run waits this long."""
     max_active_runs: Count = 1000
     """Runs driven at once; beyond it callers get 429. A run holds some tens of KiB while it is driven."""
-    max_claims: Count = 5
-    """Claims without progress before a run is parked: it kills its process rather than meeting bad luck."""
+    max_claims: Count = 20
+    """Claims without progress before a run is parked: by then it kills its process rather than meeting bad luck. An
+    innocent run beside a process that dies every two seconds survives this many of its lives."""
     shutdown_s: Seconds = 10.0
     """How long running actions may go on after SIGTERM: less than the 30 s after which Kubernetes kills."""
     host_rounds: Count = 50

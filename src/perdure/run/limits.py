@@ -11,7 +11,7 @@ class DriveLimits:
 
     host_after_s: float = 5.0
     start_by_s: float = 2.0
-    max_claims: int = 5
+    max_claims: int = 20
     shutdown_s: float = 10.0
     retry_s: float = 0.05
     retry_max_s: float = 5.0
