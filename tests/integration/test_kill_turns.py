@@ -144,7 +144,6 @@ async def test_turns_survive_kills_of_everything(
 ) -> None:
     """While callers ask, approve and queue up, app, sidecar, both, scheduler and store are killed at random moments."""
     file = run_file(tmp_path, {"assistant": "evidence_app:app"})
-    # Here it is we who kill, several times within the two seconds that a doubt is waited out; no run is to blame.
     env = {"PERDURE_RUN__HOST_AFTER_S": str(host_after_s)}
     async with Platform(
         tmp_path / ".perdure", run_file=file, ports="auto", services=["assistant"], env=env
