@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,6 +24,30 @@ def test_what_is_counted_shows_up_in_the_registry_given() -> None:
     assert 'perdure_turns_total{agent="a",status="failed"} 2.0' in text
     assert 'perdure_store_write_seconds_bucket{le="0.002",store="s"} 1.0' in text
     assert "perdure_active_runs 3.0" in text
+
+
+def test_a_value_on_a_bound_counts_in_its_bucket_and_every_larger_one() -> None:
+    registry = CollectorRegistry()
+    metrics = make_metrics(registry)
+    for value in (0.005, 0.0051, 1000.0):
+        metrics.turn_seconds.observe(value, agent="a")
+
+    def below(bound: str) -> float | None:
+        return registry.get_sample_value("perdure_turn_seconds_bucket", {"agent": "a", "le": bound})
+
+    assert [below("0.005"), below("0.01"), below("300.0"), below("+Inf")] == [1, 2, 2, 3]
+    assert registry.get_sample_value("perdure_turn_seconds_count", {"agent": "a"}) == 3
+    assert registry.get_sample_value("perdure_turn_seconds_sum", {"agent": "a"}) == 0.005 + 0.0051 + 1000.0
+
+
+def test_labels_are_the_same_in_any_order_and_never_others() -> None:
+    registry = CollectorRegistry()
+    metrics = make_metrics(registry)
+    metrics.turns.add(agent="a", status="done")
+    metrics.turns.add(status="done", agent="a")
+    with pytest.raises(ValueError, match="labels are agent, status; got agent"):
+        metrics.turns.add(agent="a")
+    assert registry.get_sample_value("perdure_turns_total", {"agent": "a", "status": "done"}) == 2
 
 
 def test_two_services_in_one_process_do_not_share_figures() -> None:
