@@ -186,19 +186,10 @@ class Runner:
             try:
                 with watching(self._crew, opened):
                     async with asyncio.timeout(timeout_s):
-                        while not self._rests(opened, n, stop_on_wait):
-                            await opened.changed()
+                        await opened.until(lambda: _rests(opened.control, n, stop_on_wait))
             except TimeoutError:
                 pass  # the caller asked for no more than this; the state as it is now is the answer
             return await self._described(opened, n)
-
-    def _rests(self, subject: Subject, n: int, stop_on_wait: bool) -> bool:
-        control = subject.control
-        info = control.open.get(n)
-        if info is None:
-            return True
-        waits = control.waiting is not None and bool(control.waiting.on) and control.current is info
-        return stop_on_wait and waits
 
     async def events(self, run: RunId, after: tuple[int, int] = (0, 0)) -> AsyncIterator[tuple[int, int, Event]]:
         """The run's events (commit, index, event) after a position: the old ones, then as they come, to its end."""
@@ -347,6 +338,14 @@ class Runner:
             if n not in view.control.open:
                 break
         raise _unknown(run_id(subject.id, n))
+
+
+def _rests(control: Control, n: int, stop_on_wait: bool) -> bool:
+    info = control.open.get(n)
+    if info is None:
+        return True
+    waits = control.waiting is not None and bool(control.waiting.on) and control.current is info
+    return stop_on_wait and waits
 
 
 def _unknown(what: str) -> NotFound:

@@ -219,9 +219,24 @@ class Subject:
             self._changed = asyncio.get_running_loop().create_future()
         return self._changed
 
-    async def changed(self, change: asyncio.Future[None] | None = None) -> None:
-        """Return after the next fold of anything, or once `change` is done."""
-        await asyncio.shield(change or self.change())
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()`, asked at every fold: no commit that changes nothing of it wakes anybody."""
+        while not holds():
+            held = asyncio.get_running_loop().create_future()
+
+            def look(_: Stamp, held: asyncio.Future[None] = held) -> None:
+                if not held.done() and holds():
+                    held.set_result(None)
+
+            self.listeners.add(look)
+            try:
+                await held
+            finally:
+                self.listeners.discard(look)
+
+    async def changed(self, change: asyncio.Future[None]) -> None:
+        """Return once `change` is done."""
+        await asyncio.shield(change)
 
     async def erase(self) -> None:
         """Erase the whole log. Raises: Conflict (`run_open`) while a run is open."""
