@@ -40,10 +40,9 @@ def fold(state: SessionState, event: Event, at: Position, *, limit: int | None) 
 def _accepted(state: SessionState, event: Accepted, at: Position) -> SessionState:
     session = str(event.payload.get("session", state.session))
     said = Said(at.n, str(event.payload.get("text", "")), at.at)
-    state = replace(state, session=session)
     if state.turn is not None:
-        return replace(state, queued=(*state.queued, said))
-    return _begin(state, said)
+        return replace(state, session=session, queued=(*state.queued, said))
+    return _begin(replace(state, session=session) if session != state.session else state, said)
 
 
 def _begin(state: SessionState, said: Said) -> SessionState:
@@ -67,16 +66,14 @@ def _replied(state: SessionState, event: ModelReplied, at: Position) -> SessionS
         used={**turn.used, event.model: turn.used.get(event.model, Usage()) + used},
         calls=calls,
         steers=turn.steers[event.heard :],
+        answer=None if calls else event.text,
     )
-    heard = tuple(_user(said) for said in (state.turn.steers[: event.heard] if state.turn else ()))
+    heard = (_user(said) for said in state.turn.steers[: event.heard]) if state.turn else ()
     shown = tuple(ChatCall(call.id, call.name, _object(call.arguments)) for call in calls)
     reply = Message("assistant", event.text, shown, at=at.at, run=event.run)
-    state = replace(state, messages=(*state.messages, *heard, reply))
-    if calls:
-        return replace(state, turn=turn)
-    if turn.steers:
-        return _due(state, turn, at)
-    return replace(state, turn=replace(turn, answer=event.text))
+    if turn.steers and not calls:
+        return _due(state, turn, at, *heard, reply)
+    return replace(state, turn=turn, messages=(*state.messages, *heard, reply))
 
 
 def _calls(event: ModelReplied, at: Position) -> tuple[Call, ...]:
@@ -103,11 +100,11 @@ def _object(arguments: str) -> str:
     return json.dumps({"not_an_object": arguments})
 
 
-def _due(state: SessionState, turn: Turn, at: Position) -> SessionState:
-    """A model call is needed, and what a user said meanwhile comes before it."""
-    steers = tuple(_user(said) for said in turn.steers)
-    turn = replace(turn, due=at.n, steers=(), answer=None)
-    return replace(state, turn=turn, messages=(*state.messages, *steers))
+def _due(state: SessionState, turn: Turn, at: Position, *news: Message) -> SessionState:
+    """After `news` a model call is needed, and what a user said meanwhile comes before it."""
+    steers = (_user(said) for said in turn.steers)
+    turn = replace(turn, due=at.n, calls=(), steers=(), answer=None)
+    return replace(state, turn=turn, messages=(*state.messages, *news, *steers))
 
 
 def _invalid(state: SessionState, event: CallInvalid, at: Position) -> SessionState:
@@ -138,11 +135,9 @@ def _told(state: SessionState, key: str, text: str, at: Position) -> SessionStat
     if turn is None or _call(turn, key) is None:
         return state
     calls = tuple(replace(call, result=text) if call.key == key else call for call in turn.calls)
-    turn = replace(turn, calls=calls)
     if any(call.result is None for call in calls):
-        return replace(state, turn=turn)
-    messages = (*state.messages, *(_tool(turn.run, call, call.result or "", at.at) for call in calls))
-    return _due(replace(state, messages=messages), replace(turn, calls=()), at)
+        return replace(state, turn=replace(turn, calls=calls))
+    return _due(state, turn, at, *(_tool(turn.run, call, call.result or "", at.at) for call in calls))
 
 
 def _tool(run: int, call: Call, text: str, at: str) -> Message:
@@ -191,7 +186,7 @@ def _misfit(state: SessionState, event: AnswerMisfit, at: Position) -> SessionSt
     if turn is None or turn.run != event.run:
         return state
     correction = Message("user", event.text, name=CORRECTION, at=at.at, run=event.run)
-    return _due(replace(state, messages=(*state.messages, correction)), turn, at)
+    return _due(state, turn, at, correction)
 
 
 def _failed(state: SessionState, event: TurnFailed, at: Position) -> SessionState:
@@ -205,7 +200,8 @@ def _closed(state: SessionState, event: Closed, limit: int | None) -> SessionSta
     turn = state.turn
     if turn is None or turn.run != event.run:
         return replace(state, queued=tuple(each for each in state.queued if each.run != event.run))
-    state = _left_over(state, turn, event)
+    if turn.calls or turn.steers:
+        state = _left_over(state, turn, event)
     state = replace(state, turn=None, messages=newest(state.messages, limit))
     if not state.queued:
         return state
