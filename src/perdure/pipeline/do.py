@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from perdure.clock import parse_rfc3339
+from perdure.effect import Effect
 from perdure.errors import Broken, Failed, Invalid, NotFound, PerdureError
 from perdure.messaging.message import joined
 from perdure.observability.context import log_context
@@ -74,7 +75,9 @@ def call_of(action: StepAction, doing: Doing) -> StepCall:
 
 
 def _fault(action: StepAction, error: PerdureError) -> Settled:
-    if error.code == "step_in_doubt":
+    # A `once` call that was cut at its time limit may have happened, just as one that was cut by a crash.
+    cut = error.code == "step_timed_out" and action.spec.effect is Effect.ONCE
+    if cut or error.code == "step_in_doubt":
         return Settled(action.key, error.message, ok=False, unknown=True)
     retryable = error.code not in FINAL and not isinstance(error, Invalid | NotFound)
     content = orjson.dumps({"code": error.code, "message": error.message, "retryable": retryable})
