@@ -29,7 +29,7 @@ class StepSpec:
     depends_on: tuple[str, ...] = ()
     app: str = ""
     effect: Effect = Effect.ONCE
-    max_retries: int = 3
+    max_retries: int = 0
     retry_delay_s: float = 1.0
     timeout_s: float = 300.0
 

@@ -15,6 +15,9 @@ H = TypeVar("H", bound=Handler)
 TIMEOUT_S = 300.0
 """Longer than a healthy call takes; a step that needs more says so."""
 
+MAX_RETRIES = {Effect.READ: 3, Effect.IDEMPOTENT: 3, Effect.ONCE: 0}
+"""A `once` handler that raised may have got through before; only its author can say that it did not."""
+
 
 class StepAgent:
     """Handles steps of pipelines that run elsewhere: `@agent.step()` over `async def f(message, context)`.
@@ -59,14 +62,16 @@ class Pipeline:
         depends_on: Sequence[str] = (),
         effect: Effect | str = Effect.ONCE,
         app: str | None = None,
-        max_retries: int = 3,
+        max_retries: int | None = None,
         retry_delay: float = 1.0,
         timeout_s: float = TIMEOUT_S,
     ) -> Callable[[H], H]:
         """Declare a step by its handler. With `app`, that app runs its own handler of this name (see `StepAgent`).
 
         `max_retries` repetitions follow a call that failed, the first after `retry_delay` seconds, each later one
-        after twice as long; then the run fails.
+        after twice as long; then the run fails. Unless given there are 3, for a `once` step none: whoever gives them
+        says that nothing has happened when the handler raises. A `once` step that was cut, by a crash or by
+        `timeout_s`, is in doubt and is not repeated.
         """
 
         def declare(function: H) -> H:
@@ -85,11 +90,11 @@ class Pipeline:
         *,
         depends_on: Sequence[str] = (),
         effect: Effect | str = Effect.ONCE,
-        max_retries: int = 3,
+        max_retries: int | None = None,
         retry_delay: float = 1.0,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Declare a step that `app` handles (service invocation of `/steps/{name}`)."""
+        """Declare a step that `app` handles (service invocation of `/steps/{name}`); options as for `step`."""
         self._declare(name, depends_on, app, _effect(name, effect), max_retries, retry_delay, timeout_s)
 
     @property
@@ -98,9 +103,10 @@ class Pipeline:
         return check_graph(self.name, tuple(self._specs.values()))
 
     def _declare(
-        self, name: str, depends_on: Sequence[str], app: str | None, effect: Effect, retries: int, delay: float,
-        timeout_s: float,
+        self, name: str, depends_on: Sequence[str], app: str | None, effect: Effect, max_retries: int | None,
+        delay: float, timeout_s: float,
     ) -> None:  # fmt: skip
+        retries = MAX_RETRIES[effect] if max_retries is None else max_retries
         check_name("step", name)
         if name in self._specs:
             raise _duplicate(f"pipeline {self.name!r}", name)

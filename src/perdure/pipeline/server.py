@@ -236,8 +236,11 @@ class StepServer:
         self._started.add(call.key)
         try:
             output = await self._run(handler, call, context)
-        except (Failed, Transient, Invalid) as failed:
-            # It said that it failed, so there is no doubt and it may be tried again; a time limit leaves one.
+        except Transient as error:  # what the handler used gave no answer: nobody knows how far it came
+            message = f"step {handler.name!r} ended without an outcome: {error.message}"
+            raise Failed("step_in_doubt", message, step=handler.name) from error
+        except (Failed, Invalid) as failed:
+            # It said that it failed: that is told, and the caller decides; a time limit leaves a doubt.
             if failed.code != "step_timed_out" and not ledger:
                 await self._surely(lambda: self._mark(handler, call, None))
                 self._started.discard(call.key)
@@ -289,7 +292,7 @@ class StepServer:
         )  # fmt: skip
 
     async def _run(self, handler: StepHandler, call: StepCall, context: StepContext) -> str:
-        """Raises: Failed, Transient (of the handler's own making: ask again without counting it as an attempt)."""
+        """Raises: Failed, Invalid, Transient (of the handler's own making: ask again, without counting it)."""
         try:
             async with asyncio.timeout(handler.timeout_s) as limit:
                 value = await handler.function(call.message, context)

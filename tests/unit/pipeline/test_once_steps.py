@@ -34,3 +34,30 @@ async def test_a_step_past_its_time_limit_is_called_again_only_if_that_does_no_h
     assert begun == calls
     assert error["code"] == ("outcome_unknown" if effect == "once" else "step_timed_out")
     assert "did not answer within 0.02 s" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "retries", "calls"), [("once", {}, 1), ("once", {"max_retries": 2}, 3), ("read", {}, 4)]
+)
+async def test_a_once_step_that_raises_is_called_again_only_if_its_author_says_how_often(
+    effect: str, retries: dict[str, int], calls: int
+) -> None:
+    begun = 0
+    pipeline = Pipeline("p")
+
+    @pipeline.step(effect=effect, retry_delay=0, **retries)
+    async def pay(message: dict[str, Any], context: StepContext) -> None:
+        nonlocal begun
+        begun += 1
+        raise OSError("connection reset after the request was sent")
+
+    error = await error_of(pipeline)
+    assert begun == calls
+    assert error["code"] == "step_failed"
+
+
+@pytest.mark.parametrize(("effect", "retries"), [("once", 0), ("idempotent", 3), ("read", 3)])
+def test_a_step_at_another_app_has_the_same_default(effect: str, retries: int) -> None:
+    pipeline = Pipeline("p")
+    pipeline.remote("there", "app", effect=effect)
+    assert pipeline.graph[0].max_retries == retries

@@ -217,6 +217,22 @@ async def test_a_handler_that_takes_too_long_is_cut() -> None:
     assert told.value.code == "step_timed_out"
 
 
+async def test_a_once_handler_whose_own_call_had_no_outcome_is_in_doubt_and_not_called_again() -> None:
+    runs = 0
+
+    async def pays(message: Any, context: StepContext) -> None:
+        nonlocal runs
+        runs += 1
+        raise Transient("bank_away", "the bank did not answer")
+
+    steps = server(pays, MemoryStateStore(), effect=Effect.ONCE)
+    for _ in range(2):
+        with pytest.raises(Failed) as told:
+            await steps.handle("work", call())
+        assert told.value.code == "step_in_doubt"
+    assert runs == 1
+
+
 async def test_here_nothing_is_written_for_a_handler_that_changed_nothing() -> None:
     async def pure(message: Any, context: StepContext) -> None:
         return None
