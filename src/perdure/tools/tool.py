@@ -111,7 +111,9 @@ def tool(
     """Make a function a tool: `@tool` or `@tool(effect="read", timeout_s=5)`.
 
     Name and description come from the function unless given; the schema from its type hints and the `Args:`
-    of its docstring. `timeout_s` None means no limit. A sync function runs in a thread.
+    of its docstring. `timeout_s` None means no limit. A sync function runs in a thread, which goes on when nobody
+    waits any more; while it does, `reconcile` is not asked. An async tool that hands work to a thread of its own
+    must await that thread's end also when it is cancelled, or `reconcile` may be asked too early.
 
     Raises: Invalid (codes `tool_name`, `tool_signature`, `tool_option`, `tool_reconcile_wrong`).
     """

@@ -18,7 +18,7 @@ from perdure.tools.context import Progress, ToolContext
 from perdure.tools.failure import EndTurn, ToolTimedOut
 from perdure.tools.reconciled import Reconciled, ReconciledAs, takes_arguments
 from perdure.tools.result import ToolResult, failure_of, result_of
-from perdure.tools.threads import run_in_thread
+from perdure.tools.threads import ToolThreads
 from perdure.tools.tool import Tool, tool
 
 _log = get_logger("perdure.tools")
@@ -32,6 +32,7 @@ class Toolbox(Mapping[str, Tool[Any, Any]]):
 
     def __init__(self, tools: Iterable[Tool[Any, Any] | Callable[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool[Any, Any]] = {}
+        self._threads = ToolThreads()
         for given in tools:
             made = given if isinstance(given, Tool) else tool(given)
             if made.name in self._tools:
@@ -65,7 +66,7 @@ class Toolbox(Mapping[str, Tool[Any, Any]]):
         made = self._tools[parsed.name]
         try:
             async with asyncio.timeout(made.timeout_s) as limit:
-                value = await _run(made, parsed, context)
+                value = await self._run(made, parsed, context)
         except EndTurn:
             raise
         except asyncio.CancelledError as error:
@@ -79,14 +80,24 @@ class Toolbox(Mapping[str, Tool[Any, Any]]):
         return result_of(value)
 
     async def reconcile(self, parsed: ParsedCall, key: str) -> Reconciled:
-        """Ask the tool what became of its call with `key`; `UNKNOWN` if it has no way to tell."""
+        """Ask the tool what became of its call with `key`; `UNKNOWN` if it has no way to tell.
+
+        A call whose thread still runs here may yet take effect, so its end is awaited first, for at most the
+        tool's limit; after that it is `UNKNOWN`.
+        """
         made = self._tools[parsed.name]
         if made.reconcile is None:
             return Reconciled(ReconciledAs.UNKNOWN, reason=f"tool {made.name!r} has no reconcile function")
+        try:
+            async with asyncio.timeout(made.timeout_s):
+                await self._threads.ended(key)
+        except TimeoutError:
+            _log.warning("tool_still_runs", tool=made.name, key=key)
+            return Reconciled(ReconciledAs.UNKNOWN, reason=f"tool {made.name!r} still runs, long past its limit")
         given = (key, parsed.values) if takes_arguments(made.name, made.reconcile) else (key,)
         try:
             async with asyncio.timeout(made.timeout_s):
-                value = await _invoke(made.name, functools.partial(made.reconcile, *given))
+                value = await self._invoke(made.name, functools.partial(made.reconcile, *given))
         except Exception as error:  # noqa: BLE001 - raising is how a reconcile function says that it cannot tell
             _log.warning("tool_reconcile_failed", tool=made.name, exc_info=error)
             return Reconciled(ReconciledAs.UNKNOWN, reason=failure_of(error).text)
@@ -94,27 +105,29 @@ class Toolbox(Mapping[str, Tool[Any, Any]]):
             return Reconciled(ReconciledAs.NOT_DONE)
         return Reconciled(ReconciledAs.DONE, result_of(value))
 
+    def working(self, key: str) -> bool:
+        """Whether a thread of the call with `key` still runs in this process: its effect may yet happen."""
+        return self._threads.working(key)
+
+    async def _run(self, made: Tool[Any, Any], parsed: ParsedCall, context: ToolContext) -> Any:
+        given: dict[str, Any] = dict(parsed.values)
+        if made.parameters.context_names:
+            safe = dataclasses.replace(context, progress=_on_this_loop(context.progress))
+            given |= dict.fromkeys(made.parameters.context_names, safe)
+        return await self._invoke(made.name, functools.partial(made.function, **given), context.key)
+
+    async def _invoke(self, name: str, call: functools.partial[Any], key: str = "") -> Any:
+        function = call.func
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+            return await call()
+        value = await self._threads.run(call, name, key)
+        return await value if inspect.isawaitable(value) else value
+
     def _unknown(self, name: str) -> ToolProblem:
         close = difflib.get_close_matches(name, self._tools, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         known = ", ".join(self._tools) or "none"
         return ToolProblem(ProblemKind.UNKNOWN_TOOL, name, f"Tool {name!r} is unknown{hint} Available: {known}.")
-
-
-async def _run(made: Tool[Any, Any], parsed: ParsedCall, context: ToolContext) -> Any:
-    given: dict[str, Any] = dict(parsed.values)
-    if made.parameters.context_names:
-        safe = dataclasses.replace(context, progress=_on_this_loop(context.progress))
-        given |= dict.fromkeys(made.parameters.context_names, safe)
-    return await _invoke(made.name, functools.partial(made.function, **given))
-
-
-async def _invoke(name: str, call: functools.partial[Any]) -> Any:
-    function = call.func
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        return await call()
-    value = await run_in_thread(call, name)
-    return await value if inspect.isawaitable(value) else value
 
 
 def _on_this_loop(progress: Progress) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from perdure.observability.metrics import Metrics
 from perdure.observability.names import Attribute, SpanName
 from perdure.observability.tracing import Span, Tracer
 from perdure.run.control import RunInfo
-from perdure.run.event import Doubted, Event, Settled
+from perdure.run.event import Doubted, Event, Settled, Unreconciled
 from perdure.run.kind import Action, Doing
 from perdure.sidecar.ports import ChatCall, ChatReply
 from perdure.tools.context import ToolContext
@@ -29,6 +30,7 @@ from perdure.turn.rules import TurnRules
 log = get_logger(__name__)
 
 TIME_LIMIT = "time limit"
+CUT = "cut while its thread runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,12 @@ class Effects:
         if not isinstance(action, ToolAction):
             return None
         with log_context(agent=self.rules.name, session=action.session, run=doing.run_id, caller=doing.by):
-            said = await self.rules.toolbox.reconcile(action.parsed, doing.key)
+            try:
+                said = await self.rules.toolbox.reconcile(action.parsed, doing.key)
+            except asyncio.CancelledError:
+                if not self.rules.toolbox.working(doing.key):
+                    raise
+                return None  # as below: nobody else may ask while that thread can still write
         if said.state is ReconciledAs.DONE and said.result is not None:
             return Settled(action.key, said.result.text, not said.result.is_error)
         return False if said.state is ReconciledAs.NOT_DONE else None
@@ -155,6 +162,12 @@ class Effects:
             if action.effect is Effect.ONCE:
                 return [Doubted(action.key, TIME_LIMIT)], "timed_out"
             return [Settled(action.key, late.message, ok=False)], "timed_out"
+        except asyncio.CancelledError:
+            # The thread goes on, perhaps while another replica drives the run. There, the target would say
+            # "never happened" too early, so it must not be asked: the declared policy decides.
+            if action.effect is not Effect.ONCE or not self.rules.toolbox.working(doing.key):
+                raise
+            return [Doubted(action.key, CUT), Unreconciled(action.key)], "cancelled"
         return [Settled(action.key, result.text, not result.is_error)], "failed" if result.is_error else "ok"
 
     def _context(self, action: ToolAction, doing: Doing) -> ToolContext:

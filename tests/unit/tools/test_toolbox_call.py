@@ -240,3 +240,92 @@ async def test_reconcile_says_done_not_done_or_unknown() -> None:
     assert (await box.reconcile(parsed, "known")).result == ToolResult('{"key":"known","amount":3}')
     unknown = await box.reconcile(parsed, "broken")
     assert (unknown.state, unknown.reason) == (ReconciledAs.UNKNOWN, "ConnectionError: bank is closed")
+
+
+class SlowPayment:
+    """A tool that blocks in its thread past its limit until `release` is set, then pays."""
+
+    def __init__(self) -> None:
+        self.paid: list[str] = []
+        self.release = threading.Event()
+
+        @tool(timeout_s=0.1)
+        def pay(context: ToolContext) -> str:
+            """Pay."""
+            self.release.wait(30)
+            self.paid.append(context.key)
+            return "paid"
+
+        @pay.reconciles
+        def found(key: str) -> str | None:
+            return "paid" if key in self.paid else None
+
+        self.box = Toolbox([pay])
+        parsed = self.box.validate("pay", "{}")
+        assert isinstance(parsed, ParsedCall)
+        self.parsed = parsed
+
+    async def cut(self) -> None:
+        with pytest.raises(ToolTimedOut):
+            await self.box.call(self.parsed, CONTEXT)
+
+
+async def test_a_call_whose_thread_still_runs_is_reconciled_after_its_thread_has_ended() -> None:
+    slow = SlowPayment()
+    await slow.cut()
+    assert slow.box.working("key-1")
+    asking = asyncio.create_task(slow.box.reconcile(slow.parsed, "key-1"))
+    await asyncio.sleep(0)
+    slow.release.set()
+    assert (await asking).state is ReconciledAs.DONE
+    assert not slow.box.working("key-1")
+    assert (await slow.box.reconcile(slow.parsed, "key-2")).state is ReconciledAs.NOT_DONE
+
+
+async def test_a_call_whose_thread_outlives_the_limit_again_is_unknown_and_never_not_done() -> None:
+    slow = SlowPayment()
+    await slow.cut()
+    try:
+        said = await slow.box.reconcile(slow.parsed, "key-1")
+    finally:
+        slow.release.set()
+    assert said.state is ReconciledAs.UNKNOWN
+    assert "still runs" in said.reason
+
+
+async def test_a_cancelled_call_leaves_its_thread_known_also_to_the_next_loop() -> None:
+    slow = SlowPayment()
+
+    async def cut_by_cancellation() -> None:
+        task = asyncio.create_task(slow.box.call(slow.parsed, CONTEXT))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    await asyncio.to_thread(asyncio.run, cut_by_cancellation())
+    assert slow.box.working("key-1")
+    slow.release.set()
+    assert (await slow.box.reconcile(slow.parsed, "key-1")).state is ReconciledAs.DONE
+
+
+async def test_a_thread_that_ended_without_an_effect_leaves_the_call_not_done() -> None:
+    release = threading.Event()
+
+    @tool(timeout_s=0.1)
+    def pay() -> None:
+        """Pay."""
+        release.wait(30)
+        raise ConnectionError("bank is closed")
+
+    @pay.reconciles
+    async def found(key: str) -> str | None:
+        return None
+
+    box = Toolbox([pay])
+    parsed = box.validate("pay", "{}")
+    assert isinstance(parsed, ParsedCall)
+    with pytest.raises(ToolTimedOut):
+        await box.call(parsed, CONTEXT)
+    release.set()
+    assert (await box.reconcile(parsed, "key-1")).state is ReconciledAs.NOT_DONE

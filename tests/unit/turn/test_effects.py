@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -14,11 +17,12 @@ from perdure.agent.agent import DurableAgent
 from perdure.llm.scripted import ScriptedModel
 from perdure.observability.metrics import make_metrics
 from perdure.observability.tracing import tracer_of
-from perdure.run.event import Settled
+from perdure.run.event import Doubted, Settled, Unreconciled
 from perdure.run.kind import Act, Doing
 from perdure.sidecar.ports import ChatReply
 from perdure.testing.clock import FakeClock
 from perdure.tools import ToolContext, tool
+from perdure.turn.decide import ToolAction
 from perdure.turn.kind import TurnKind
 from turn_loop import Loop, asks, call
 
@@ -142,3 +146,37 @@ async def test_a_model_that_was_stopped_before_it_said_anything_fails_the_turn(f
     [failed] = await loop.kind.do(ask, DOING)  # type: ignore[arg-type]
     assert failed.code == "model_said_nothing"
     assert finish in failed.message
+
+
+async def test_a_once_call_cut_while_its_thread_runs_is_not_to_be_reconciled_by_anybody() -> None:
+    """A replica that looks while the thread of the last one still writes would find nothing, and pay again."""
+    release = threading.Event()
+
+    @tool
+    def transfer() -> str:
+        release.wait(30)
+        return "paid"
+
+    @transfer.reconciles
+    async def found(key: str) -> str | None:
+        return None
+
+    loop = Loop.of(DurableAgent("a", tools=[transfer]), asks(call("transfer")), "ok")
+    loop.say("go")
+    await loop.step()
+    [action] = await actions_of(loop)
+    assert isinstance(action, ToolAction)
+    try:
+        doing = await cut(loop.kind.do(action, DOING))
+        assert doing == [Doubted(action.key, "cut while its thread runs"), Unreconciled(action.key)]
+        assert await cut(loop.kind.reconcile(action, DOING)) is None
+    finally:
+        release.set()
+
+
+async def cut(work: Coroutine[Any, Any, object]) -> object:
+    """What `work` says when it is cancelled at its first wait."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)
+    task.cancel()
+    return await task
