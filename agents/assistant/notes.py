@@ -32,7 +32,13 @@ class Desk:
         return [file.read_text().strip() for file in files]
 
     def book(self, key: str, room: str, night: str) -> dict[str, Any]:
-        """Append one booking. Appends of one line are whole; a line cut by a power failure is not counted."""
+        """The booking made with `key`, appended unless it is there already.
+
+        Appends of one line are whole; a line cut by a power failure is not counted.
+        """
+        made = self.booking(key)
+        if made is not None:
+            return made
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
         booking = {"number": sum(1 for _ in self._bookings()) + 1, "room": room, "night": night, "key": key}
         line = json.dumps(booking) + "\n"

@@ -73,3 +73,11 @@ def test_a_booking_is_found_by_its_key_also_after_a_torn_line(tmp_path: Path) ->
     assert desk.booking("k1") == first
     assert desk.booking("k2") == second
     assert second["number"] == 2
+
+
+def test_a_room_booked_again_with_the_same_key_is_one_booking(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    first = desk.book("k1", "Fram", "2026-01-31")
+    assert desk.book("k1", "Fram", "2026-01-31") == first
+    assert desk.book("k2", "Fram", "2026-01-31")["number"] == 2
+    assert len((tmp_path / "bookings.jsonl").read_text().splitlines()) == 2
