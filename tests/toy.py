@@ -23,6 +23,7 @@ class World:
     done: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
     ended: list[str] = field(default_factory=list)
+    begun: int = 0
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
 
 
@@ -53,13 +54,20 @@ class Toy:
     version = "1"
 
     def __init__(
-        self, world: World, *, doubt: Doubt = Doubt.TELL, reconcile: bool = False, approval_s: float | None = None
+        self,
+        world: World,
+        *,
+        doubt: Doubt = Doubt.TELL,
+        reconcile: bool = False,
+        approval_s: float | None = None,
+        limit_s: float | None = 0.0,
     ) -> None:
         self.world = world
         self.codec = EventCodec()
         self._doubt = doubt
         self._reconcile = reconcile
         self._approval_s = approval_s
+        self._limit_s = limit_s
 
     def initial(self) -> ToyState:
         return ToyState()
@@ -100,10 +108,12 @@ class Toy:
             arguments=step,
             reconcilable=self._reconcile,
             approval_s=self._approval_s,
+            limit_s=self._limit_s,
         )
         return Act(actions=(action,))
 
     async def do(self, action: Action, doing: Doing) -> Sequence[Event]:
+        self.world.begun += 1
         gate = self.world.gates.get(action.name)
         if gate is not None:
             await gate.wait()

@@ -80,6 +80,7 @@ class Entry:
     driver: str
     doubt: str = ""
     unreconciled: bool = False
+    slot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ def _timer(c: Control, e: TimerFired, at: Position) -> Control:
 
 
 def _reserved(c: Control, e: Reserved, at: Position) -> Control:
-    entry = Entry(e.key, e.name, e.digest, e.effect, e.attempt, at.epoch, at.driver)
+    entry = Entry(e.key, e.name, e.digest, e.effect, e.attempt, at.epoch, at.driver, slot=c.slot)
     approvals = c.approvals
     asked = approvals.get(e.key)
     if asked is not None:

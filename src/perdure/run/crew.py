@@ -70,6 +70,7 @@ class Crew:
         self.closing = False
         self._clock = clock
         self._ids = ids
+        self._life = ids.new()[-6:]
         self._tasks = asyncio.TaskGroup()
         self._spawned: set[asyncio.Task[None]] = set()
         self._fewer = asyncio.Event()
@@ -250,7 +251,8 @@ class Crew:
     def _drive(self, subject: Subject) -> Drive:
         return Drive(
             subject=subject,
-            driver=self._ids.new()[-12:],
+            driver=self._life + self._ids.new()[-6:],
+            life=self._life,
             slot=self.slot,
             clock=self._clock,
             limits=self.limits,

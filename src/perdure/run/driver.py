@@ -11,14 +11,14 @@ from typing import Any
 
 from perdure.clock import Clock, parse_rfc3339, rfc3339
 from perdure.effect import Effect
-from perdure.errors import Broken, PerdureError, Transient
+from perdure.errors import Broken, Transient
 from perdure.log.commit import Stamp
 from perdure.observability.logs import get_logger
 from perdure.observability.metrics import Metrics
 from perdure.run.control import Position
+from perdure.run.doubts import asked_to_wait, possible_for
 from perdure.run.event import (
     Claimed,
-    Closed,
     Doubted,
     Event,
     Hosted,
@@ -28,6 +28,7 @@ from perdure.run.event import (
     TimerFired,
     Unreconciled,
 )
+from perdure.run.failures import failed, parked
 from perdure.run.kind import Doing
 from perdure.run.limits import DriveLimits
 from perdure.run.plan import Mode, Plan, Start, View, fold_view, plan
@@ -50,6 +51,7 @@ class Drive:
     subject: Subject
     driver: str
     slot: str
+    life: str
     clock: Clock
     limits: DriveLimits
     metrics: Metrics
@@ -86,7 +88,9 @@ class Drive:
         self.began = self.clock.monotonic()
         self.closed_before = frozenset(control.closed)
         if control.claims >= self.limits.max_claims and control.current is not None:
-            return self._planned(view, [*before, Claimed(self.slot), self._parked(control.claims, control.current.n)])
+            self.metrics.parked_runs.add(1, reason="poison")
+            ending = parked(self.subject.id, control.current.n, control.claims)
+            return self._planned(view, [*before, Claimed(self.slot), ending])
         due = [TimerFired(name) for name in self._due(control.waiting.timers if control.waiting else ())]
         return self._planned(view, [*before, Claimed(self.slot), *due])
 
@@ -94,13 +98,6 @@ class Drive:
         """Go on after an interrupted claim, which was written as it turns out."""
         self.epoch = view.control.epoch
         return self._planned(view, ())
-
-    def _parked(self, claims: int, run: int) -> Closed:
-        """A run that was claimed again and again without progress kills its drivers: stop it visibly."""
-        message = f"the run was taken over {claims} times without progress and is parked; see the logs"
-        self.metrics.parked_runs.add(1, reason="poison")
-        log.error("run_parked", code="poison", subject=self.subject.id, run=run, claims=claims)
-        return Closed(run, "failed", {"error": {"code": "poison", "message": message}})
 
     def _due(self, timers: Sequence[tuple[str, str]]) -> list[str]:
         now = self.clock.now()
@@ -146,7 +143,7 @@ class Drive:
             log.failure("run_parked", error, subject=self.subject.id)
         finally:
             self.subject.listeners.discard(self._news)
-            await self._drop(self._running.values())
+            await _cut(self._running.values())
             self.ended.set()
 
     async def _driven(self) -> None:
@@ -282,30 +279,24 @@ class Drive:
         except asyncio.CancelledError as error:
             # Not asked for by this driver: something that the action awaited was cancelled.
             own = (task := asyncio.current_task()) is not None and task.cancelling() > 0
-            facts = self._doubt(start, "cancelled") if own else self._failed(start, error)
+            facts = self._doubt(start, "cancelled") if own else [failed(self.subject.id, start.action, error)]
         except Exception as error:  # noqa: BLE001 - whatever a handler raises closes its run visibly, never the driver
-            facts = self._failed(start, error)
+            facts = [failed(self.subject.id, start.action, error)]
         finally:
             self._running.pop(key, None)
             self._facts.extend(facts)
             self._wake.set()
 
-    def _failed(self, start: Start, error: BaseException) -> Sequence[Event]:
-        action = start.action
-        log.failure("action_failed", error, subject=self.subject.id, action=action.name, key=action.key)
-        message = f"{action.name}: {type(error).__name__}: {error}"
-        code = error.code if isinstance(error, PerdureError) else "internal"
-        return [Closed(action.run, "failed", {"error": {"code": code, "message": message}})]
-
     async def _outcome(self, start: Start, planned_at: float, cancel: asyncio.Event) -> Sequence[Event]:
         action = start.action
         if start.after_other or (start.attempt > 1 and action.effect is Effect.ONCE):
-            await self._outwait()
+            # Let the start-by time of an older owner's reservation pass: after it, that owner cannot start.
+            await self.clock.sleep(self.began + self.limits.start_by_s - self.clock.monotonic())
         info = self.subject.control.run(action.run)
         doing = Doing(
             key=f"{self.subject.id}.{action.key}",
             run_id=f"{self.subject.id}-{action.run}",
-            attempt=start.attempt,
+            attempt=start.attempt + self._put_off[action.key],
             fence=self.epoch,
             cancel=cancel,
             trace=info.trace if info else "",
@@ -313,8 +304,7 @@ class Drive:
         )
         if start.mode is Mode.RECONCILE:
             return await self._reconcile(start, doing)
-        if self.clock.monotonic() - planned_at > self.limits.start_by_s:
-            await self.subject.refresh()  # so long ago that somebody else may own the subject by now
+        if self.clock.monotonic() - planned_at > self.limits.start_by_s and not await self._still_mine(start):
             return ()  # not started, so the planner asks for it anew, with a fresh start-by time
         self._started.add(action.key)
         facts = await self.subject.kind.do(action, doing)
@@ -322,12 +312,25 @@ class Drive:
             await self.clock.sleep(self.limits.pace_s)
         return facts
 
-    async def _outwait(self) -> None:
-        """Let the start-by time of an older owner's reservation pass: after it, that owner cannot start."""
-        await self.clock.sleep(self.began + self.limits.start_by_s - self.clock.monotonic())
+    async def _still_mine(self, start: Start) -> bool:
+        """After so long a time somebody else may own the subject; only what may run twice goes on if not."""
+        control = (await self.subject.refresh()).control
+        if start.action.effect is Effect.ONCE:
+            await self.clock.sleep(self.limits.retry_s)  # the store is slower than the start-by time: do not spin
+            return False
+        return (control.epoch, control.driver) == (self.epoch, self.driver)
 
     async def _reconcile(self, start: Start, doing: Doing) -> Sequence[Event]:
         said = await self.subject.kind.reconcile(start.action, doing)
+        if said is False and start.after_other:
+            # "Not happened" is only true for good once nobody can be at it any more.
+            entry = self.subject.control.effects.get(start.action.key)
+            possible_s = possible_for(entry, start.action, self.slot, self.life, self.limits.start_by_s)
+            if possible_s is None:
+                return [Unreconciled(start.action.key)]
+            if possible_s:
+                await self.clock.sleep(self.began + possible_s - self.clock.monotonic())
+                said = await self.subject.kind.reconcile(start.action, doing)
         if isinstance(said, Settled):
             return [said]
         if said is False:
@@ -349,15 +352,8 @@ class Drive:
         if not doubt:
             self._put_off[start.action.key] += 1
             pause = self.limits.retry_s * 2 ** min(self._put_off[start.action.key], 16)
-            await self.clock.sleep(min(pause, self.limits.retry_max_s))
+            await self.clock.sleep(max(min(pause, self.limits.retry_max_s), asked_to_wait(error)))
         return doubt
-
-    async def _drop(self, running: Iterable[_Running]) -> None:
-        tasks = [one.task for one in running]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
 
     async def _finish(self) -> None:
         """Give actions in progress their time, then cut them."""
@@ -368,7 +364,7 @@ class Drive:
             await asyncio.wait((ended, limit), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             limit.cancel()
-        await self._drop(tuple(self._running.values()))
+        await _cut(tuple(self._running.values()))
 
     async def _release(self) -> str:
         """Record what came of the actions and give the subject up; under a host, another replica goes on at once."""
@@ -386,7 +382,7 @@ class Drive:
 
     async def _confess(self) -> None:
         """Superseded: the outcome of an effect that this driver reserved still settles the doubt."""
-        await self._drop([one for one in self._running.values() if one.start.action.effect is Effect.READ])
+        await _cut([one for one in self._running.values() if one.start.action.effect is Effect.READ])
         await self._finish()
 
         def decide(view: View[Any]) -> Entry:
@@ -394,3 +390,10 @@ class Drive:
             return Entry([fact for fact in self._facts if isinstance(fact, Settled) and fact.key in doubts])
 
         await self._commit(decide)
+
+
+async def _cut(running: Iterable[_Running]) -> None:
+    for task in (tasks := [one.task for one in running]):
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

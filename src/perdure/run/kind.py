@@ -20,7 +20,8 @@ class Action:
     """One effect that the kind wants done. Kinds subclass it with what `do` needs.
 
     `key` is `{run}.{commit}.{index}` of the decision, so it is the same after any crash. A `once` or
-    `idempotent` action is reserved in the log first; `approval_s` asks a person first and waits so long.
+    `idempotent` action is reserved in the log first; `approval_s` asks a person first and waits so long; `limit_s`
+    is how long it may be at work once begun (None: nobody knows).
     """
 
     key: str
@@ -32,6 +33,7 @@ class Action:
     arguments: str = ""
     approval_s: float | None = None
     reconcilable: bool = False
+    limit_s: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from perdure.effect import Doubt, Effect
 from perdure.errors import Broken
 from perdure.run.control import Approval, Control, Entry, Position, fold_control
-from perdure.run.event import ApprovalAsked, Claimed, Doubted, Event, Reserved, Settled, Waiting
+from perdure.run.event import ApprovalAsked, Doubted, Event, Reserved, Settled, Waiting
 from perdure.run.kind import Act, Action, Done, Kind, Verdict, Wait
 
 S = TypeVar("S")
@@ -216,7 +216,9 @@ def _reserve(draft: _Draft[Any], action: Action, attempt: int, *, after_other: b
 def _again(draft: _Draft[Any], action: Action, entry: Entry) -> Start | None:
     """An effect that was reserved before and is not running here."""
     mine = entry.driver == draft.at.driver and entry.epoch == draft.at.epoch
-    if entry.effect != Effect.ONCE.value or (mine and action.key not in draft.started):
+    if mine and entry.effect != Effect.ONCE.value:
+        return Start(action, Mode.DO, entry.attempt)  # put off; each try would be another commit
+    if entry.effect != Effect.ONCE.value or (action.key not in draft.started and mine):
         return _reserve(draft, action, entry.attempt + 1)
     if not entry.doubt:
         draft.add(Doubted(action.key, "the driver was lost before the outcome was recorded"))
@@ -265,8 +267,3 @@ def _refusal(action: Action, approval: Approval) -> Settled:
             f": {approval.reason}" if approval.reason else ""
         )
     return Settled(action.key, text, False, unknown)
-
-
-def claim(slot: str) -> Claimed:
-    """The event that takes a subject over; its epoch and driver stand in the commit."""
-    return Claimed(slot)

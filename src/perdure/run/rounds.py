@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from perdure.clock import Clock
-from perdure.errors import Broken, NotFound, PerdureError, Transient
+from perdure.errors import PerdureError, Transient
 from perdure.observability.logs import get_logger
 from perdure.run.crew import Crew, close_segment
 from perdure.run.rescue import Rescue
@@ -60,8 +60,8 @@ class Rounds:
 
     async def _look_around(self) -> None:
         self._host_what_lasts()
-        await self._crew.hosts.retry()
-        await self._poll()
+        await self._safely("hosts", self._crew.hosts.retry())
+        await self._safely("poll", self._poll())
         await self._mind_orphans()
         await self._mind_watched()
 
@@ -83,17 +83,14 @@ class Rounds:
         for family in {subject.family for subject in subjects.values()}:
             keys = {subject.log.next_key: subject for subject in subjects.values() if subject.family == family}
             for key in await self._crew.stores[family].get_many(list(keys)):
-                try:
-                    await keys[key].refresh()
-                except (Broken, NotFound) as error:
-                    log.failure("news_unreadable", error, subject=keys[key].id)
+                await self._safely(f"news of {keys[key].id}", keys[key].refresh())
 
     async def _mind_orphans(self) -> None:
         """What is listed and not driven was left by an interrupted save, or by a drive that failed."""
         crew = self._crew
         for subject, family in list(crew.listed.items()):
             if not crew.held(subject) and not crew.hosts.expects(subject) and not crew.closing:
-                await self._rescue.adopt(subject, family, crew.slot, "orphan")
+                await self._safely(f"orphan {subject}", self._rescue.adopt(subject, family, crew.slot, "orphan"))
 
     async def _mind_watched(self) -> None:
         """Somebody waits for these: whoever should drive them and does not is replaced."""
@@ -101,12 +98,12 @@ class Rounds:
             if self._crew.held(subject.id):
                 continue
             if subject.control.current is not None and subject.control.waiting is None:
-                await self._crew.tend(subject)
+                await self._safely(f"watched {subject.id}", self._crew.tend(subject))
 
     def _watched(self) -> list[Subject]:
         return [subject for subject in map(self._crew.subjects.get, self._crew.watched) if subject is not None]
 
-    async def _safely(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _safely(self, what: str, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
         except Transient as error:

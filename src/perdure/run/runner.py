@@ -135,11 +135,9 @@ class Runner:
         the run to join; what it raises passes through. Raises: Busy, Transient (repeat with the same key).
         """
         self.kind(kind)
-        if full(self._crew):
-            raise Busy("too_many_runs", f"this replica drives {self.limits.max_active_runs} runs; repeat later",
-                       retry_after_s=1)  # fmt: skip
         number = 0
         joined = False
+        crowded = full(self._crew)
 
         def said(view: View[Any]) -> Sequence[Event]:
             nonlocal number, joined
@@ -149,6 +147,9 @@ class Runner:
                 number = answer
                 return ()
             begins = any(isinstance(event, Accepted) for event in answer)
+            if begins and crowded:
+                raise Busy("too_many_runs", f"this replica drives {self.limits.max_active_runs} runs; repeat later",
+                           retry_after_s=1)  # fmt: skip
             number = view.n + 1 if begins else next(event.run for event in answer)
             return answer
 

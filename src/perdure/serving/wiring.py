@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from perdure.agent.agent import DurableAgent
@@ -247,7 +248,7 @@ def _place(plan: Plan, doors: Doors) -> Place:
     stores, dapr = plan.settings.stores, plan.settings.dapr
     return Place(
         app_id=plan.app_id,
-        slot=Slot(dapr.slot or f"{plan.app_id}-{dapr.app_port}"),
+        slot=Slot(dapr.slot or f"{plan.app_id}-{gethostname()}-{dapr.app_port}"),
         stores={TURN: doors.stores[stores.conversation], PIPELINE: doors.stores[stores.workflow]},
         engine=doors.engine,
         jobs=doors.jobs,

@@ -142,6 +142,7 @@ def _action(rules: TurnRules, state: SessionState, turn: Turn, call: Call, parse
         arguments=_COMPACT(parsed.arguments),
         approval_s=rules.approval_s if asks else None,
         reconcilable=made.reconcile is not None,
+        limit_s=made.timeout_s,
         session=state.session,
         call_id=call.id,
         parsed=parsed,

@@ -1,0 +1,90 @@
+"""What an adopter may believe of an effect that the owner before it had begun, when that owner is not dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import pytest
+
+from perdure.clock import SystemClock, SystemIds
+from perdure.errors import SidecarUnavailable
+from perdure.observability.metrics import make_metrics
+from perdure.run.runner import Place, RunLimits, Runner
+from perdure.sidecar.memory.engine import MemoryEngine
+from perdure.sidecar.memory.jobs import MemoryJobs
+from perdure.sidecar.memory.store import MemoryStateStore
+from perdure.sidecar.ports import Item
+from perdure.types import Slot
+from toy import Toy, World
+from toy_stage import ask
+
+LIMITS = RunLimits(host_after_s=60, start_by_s=0.05, shutdown_s=0.2, poll_s=0.02, beat_s=0.04, stale_s=0.2)
+
+
+class Losable:
+    """A store that one replica can lose while the others keep it."""
+
+    def __init__(self, store: MemoryStateStore) -> None:
+        self.name = store.name
+        self.lost = False
+        self._store = store
+
+    def _reached(self) -> MemoryStateStore:
+        if self.lost:
+            raise SidecarUnavailable("sidecar_unavailable", "nobody answers")
+        return self._store
+
+    async def get(self, key: str) -> Item | None:
+        return await self._reached().get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, Item]:
+        return await self._reached().get_many(keys)
+
+    async def create(self, key: str, value: bytes) -> None:
+        await self._reached().create(key, value)
+
+    async def put(self, key: str, value: bytes, *, etag: str | None = None) -> None:
+        await self._reached().put(key, value, etag=etag)
+
+    async def delete(self, key: str, *, etag: str | None = None) -> None:
+        await self._reached().delete(key, etag=etag)
+
+    async def check(self) -> None:
+        self._reached()
+
+
+async def taken_over(world: World, toy: Toy, gate: asyncio.Event) -> dict[str, object]:
+    """One replica begins `once:pay` and loses its store; another takes the run over; then the call goes on."""
+    store, clock = MemoryStateStore("s"), SystemClock()
+    first, second = Losable(store), Losable(store)
+    engine, jobs = MemoryEngine(clock=clock), MemoryJobs(clock=clock)
+
+    def runner(slot: str, reached: Losable) -> Runner:
+        place = Place("app", Slot(slot), {"toy": reached}, engine, jobs)
+        return Runner(place, {"toy/one": toy}, clock=clock, ids=SystemIds(), metrics=make_metrics(), limits=LIMITS)
+
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(runner("b", second))
+        owner = await stack.enter_async_context(runner("a", first))
+        run = await ask(owner, "once:pay")
+        while world.begun == 0:
+            await asyncio.sleep(0.005)
+        first.lost = True
+        telling = asyncio.create_task(other.wait(run, 10))
+        while (await other.view(owner.subject("toy/one", "s"))).control.slot != "b":
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(4 * LIMITS.start_by_s)  # the adopter has long asked what became of the call
+        gate.set()
+        return dict(await telling)
+
+
+@pytest.mark.parametrize("limit_s", [1.0, None])
+async def test_a_call_that_is_still_at_work_elsewhere_is_not_made_again(limit_s: float | None) -> None:
+    gate = asyncio.Event()
+    world = World(gates={"once:pay": gate})
+    told = await taken_over(world, Toy(world, reconcile=True, limit_s=limit_s), gate)
+    assert world.done == {"once:pay": 1}
+    expected = "did once:pay" if limit_s else "unknown"
+    assert told["result"] == {"results": [expected]}
