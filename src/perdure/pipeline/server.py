@@ -253,7 +253,7 @@ class StepServer:
     async def _keep_newest(self, call: StepCall, context: StepContext, output: str) -> None:
         while True:
             newest = await self._book.load()
-            found = newest.value.receipts.get(call.key)
+            found = await self._book.receipt(newest.value, call.key)
             if found is not None and found.status == "done":
                 return
             try:
