@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import from_json
 
 from perdure.errors import Invalid
 from perdure.types import JsonObject
@@ -17,6 +18,9 @@ T = TypeVar("T")
 
 _FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 _WRAPPED = "value"
+
+MAX_PROBLEM_CHARS = 2000
+"""What was wrong with an answer may quote all of it; the model needs the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,26 @@ class AnswerShape(Generic[T]):
     def parse(self, text: str) -> T | Misfit:
         """The value in an answer, with or without a Markdown fence around it."""
         fenced = _FENCE.match(text)
+        said = fenced[1] if fenced else text
         try:
-            if not self._wrapped:
-                return self._adapter.validate_json(fenced[1] if fenced else text)
-            return self._adapter.validate_python(json.loads(fenced[1] if fenced else text)[_WRAPPED])
+            return self._wrapped_value(said) if self._wrapped else self._adapter.validate_json(said)
         except ValidationError as error:
             return self._misfit("; ".join(_described(each) for each in error.errors(include_url=False)[:8]))
+        except Exception as error:  # noqa: BLE001 - an author's own validator may raise anything; the model can correct it
+            return self._misfit(f"{type(error).__name__}: {error}")
+
+    def _wrapped_value(self, said: str) -> T | Misfit:
+        try:
+            value = from_json(said)[_WRAPPED]
         except (ValueError, KeyError, TypeError) as error:
             return self._misfit(f"it must be a JSON object with the key {_WRAPPED!r} ({error})")
+        return self._adapter.validate_python(value)
 
     def _misfit(self, what: str) -> Misfit:
         schema = json.dumps(self.schema, separators=(",", ":"))
+        what = (
+            what[:MAX_PROBLEM_CHARS].encode(errors="replace").decode()
+        )  # it may quote anything, also half a character
         return Misfit(f"Your answer does not fit: {what}. Answer again with JSON only, following this schema: {schema}")
 
 

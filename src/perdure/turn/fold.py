@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from pydantic_core import from_json
+
 from perdure.conversation.message import Message, error_text
 from perdure.conversation.transcript import NOT_RUN
 from perdure.conversation.window import newest
@@ -91,9 +93,12 @@ def _calls(event: ModelReplied, at: Position) -> tuple[Call, ...]:
 
 
 def _object(arguments: str) -> str:
-    """Arguments that every provider takes back: what was no JSON object is shown within one."""
+    """Arguments that every provider takes back: what was no JSON object is shown within one.
+
+    Read as a tool reads them: nested more deeply than 200 levels is no JSON, on whatever stack this is folded.
+    """
     try:
-        if isinstance(json.loads(arguments or "{}"), dict):
+        if isinstance(from_json(arguments or "{}"), dict):
             return arguments or "{}"
     except ValueError:
         pass

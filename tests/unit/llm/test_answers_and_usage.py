@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from perdure.errors import Invalid
 from perdure.llm import AnswerShape, Misfit, Price, PriceTable, Usage, UsageLimits, estimate_tokens
@@ -74,6 +74,41 @@ def test_a_misfit_tells_the_model_what_to_correct(shape: type[Any], text: str, s
     assert isinstance(misfit, Misfit)
     assert said in misfit.text
     assert "following this schema" in misfit.text
+
+
+class Known(BaseModel):
+    """A city that a defective validator knows."""
+
+    city: str
+
+    @field_validator("city")
+    @classmethod
+    def known(cls, city: str) -> str:
+        """Look for what is not there."""
+        return str(city.nosuch)  # type: ignore[attr-defined]
+
+
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "said"),
+    [
+        (Known, '{"city": "Bergen"}', "AttributeError: 'str' object has no attribute 'nosuch'"),
+        (list[Known], '{"value": [{"city": "Bergen"}]}', "AttributeError"),
+        (Tree, DEEP, "recursion limit"),
+        (list[int], DEEP, "recursion"),
+        (str, '{"value": "\\ud800"}', ""),
+    ],
+)
+def test_whatever_a_validator_or_a_strange_answer_raises_is_a_misfit_that_can_be_written(
+    shape: type[Any], text: str, said: str
+) -> None:
+    misfit = AnswerShape(shape).parse(text)
+    assert isinstance(misfit, Misfit)
+    assert said in misfit.text
+    assert misfit.text.encode()
+    assert len(misfit.text) < 5000
 
 
 def test_a_type_without_schema_is_refused() -> None:

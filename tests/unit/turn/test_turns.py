@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from perdure.agent.agent import DurableAgent
 from perdure.errors import Failed, Transient
@@ -242,6 +242,40 @@ async def test_an_answer_that_does_not_fit_is_told_to_the_model_and_counts_as_a_
     assert loop.turn(run)["output"] == {"name": "Oslo", "people": 700000}
     assert loop.turn(run)["steps"] == 2
     assert "people" in loop.asked[1].messages[-1].text
+
+
+class Hill(BaseModel):
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def listed(cls, name: str) -> str:
+        return {"Fløyen": name}[name]
+
+
+async def test_an_answer_on_which_the_authors_validator_raises_is_told_to_the_model() -> None:
+    answers = ['{"name": "Ulriken"}', '{"name": "Fløyen"}']
+
+    def model(request: ModelRequest) -> str:
+        return answers[sum(m.role == "assistant" for m in request.messages)]
+
+    loop = Loop(agent(output_type=Hill), Recorded(FunctionModel(model)))
+    run = loop.say("a hill?")
+    await loop.drive()
+    assert loop.turn(run)["output"] == {"name": "Fløyen"}
+    assert "KeyError: 'Ulriken'" in loop.asked[1].messages[-1].text
+
+
+@pytest.mark.parametrize("depth", [201, 900, 200_000])
+async def test_arguments_nested_too_deeply_are_told_to_the_model_as_broken(depth: int) -> None:
+    nested = '{"amount": ' + "[" * depth + "]" * depth + "}"
+    loop = Loop.of(agent(), asks(call("pay", nested)), "Sorry.")
+    run = loop.say("go")
+    await loop.drive()
+    assert loop.turn(run)["status"] == "done"
+    assistant, told = loop.asked[1].messages[-2:]
+    assert json.loads(told.text)["error"]["type"] == "broken_json"
+    assert list(json.loads(assistant.calls[0].arguments)) == ["not_an_object"]
 
 
 async def test_a_tool_that_needs_approval_waits_and_shows_what_is_asked() -> None:
