@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from perdure.clock import Clock, Ids, rfc3339
-from perdure.errors import Broken, Conflict, NotFound, Transient
+from perdure.errors import Broken, Conflict, Invalid, NotFound, Transient
 from perdure.log.blobs import Blobs
 from perdure.log.commit import BlobRef, Commit, Stamp, decode, encode, encode_events
 from perdure.log.erasure import Erasure
@@ -131,6 +131,9 @@ class Log:
             except Conflict as error:
                 self._pending = None
                 raise self._moved() from error
+            except (Invalid, NotFound):  # refused for good: nothing of it will ever be written
+                self._pending = None
+                raise
             self._pending = None
             stamp = Stamp(attempt.id, self.last_id, attempt.n, epoch, driver, at)
             self._move_to(stamp, attempt.data)

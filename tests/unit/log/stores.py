@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from perdure.clock import SystemIds
-from perdure.errors import Transient
+from perdure.errors import Invalid, Transient
 from perdure.log.log import Log, LogLimits
 from perdure.log.subject import subject_id
 from perdure.sidecar.memory.store import MemoryStateStore
@@ -43,6 +43,8 @@ class WatchedStore(MemoryStateStore):
         failure = self.failures.pop(0) if self.failures else ""
         if failure == "refused":
             raise Transient("store_away", "try again")
+        if failure == "for good":
+            raise Invalid("too_large", "it is too large")
         await super().create(key, value)
         self.written += len(value)
         if failure == "lost":

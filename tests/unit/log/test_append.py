@@ -209,3 +209,14 @@ async def test_a_blob_whose_commit_lost_its_place_is_removed() -> None:
     await log.read_on()
 
     assert await store.get(blob) is None
+
+
+async def test_what_was_refused_for_good_does_not_come_back() -> None:
+    """The caller was told so; it must not appear in the log later."""
+    store = WatchedStore()
+    log = log_over(store)
+    store.failures = ["for good"]
+    with pytest.raises(Invalid):
+        await log.append([Said("too much")], epoch=1, driver="a")
+    assert await log.read_on() == ()
+    assert (await log.append([Said("little")], epoch=1, driver="a")).n == 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from dapr.proto.common.v1.common_pb2 import StateItem
 
+from perdure.errors import Invalid
 from perdure.sidecar.certain import Unsure
 from perdure.sidecar.dapr.batch import BYTES_IN_A_CALL, CALLS_ON_THEIR_WAY, ITEMS_IN_A_CALL, Batcher
 
@@ -125,3 +126,17 @@ async def test_who_gives_up_does_not_hold_up_the_others() -> None:
     await finish(sidecar)
     await asyncio.gather(*first, waiting[1])
     assert waiting[0].cancelled()
+
+
+async def test_a_refusal_for_good_is_told_to_the_one_it_is_about() -> None:
+    sidecar = Sidecar()
+    batcher, first = await crowded(sidecar)
+    waiting = await begun(batcher, "a", "b")
+    await answer(sidecar, 0)
+    await answer(sidecar, len(sidecar.calls) - 1, Invalid("too_large", "one of them is too large"))
+    assert sidecar.calls[-1] == ["a"]
+    await answer(sidecar, len(sidecar.calls) - 1, Invalid("too_large", "a is too large"))
+    with pytest.raises(Invalid, match="a is too large"):
+        await waiting[0]
+    await finish(sidecar)
+    await asyncio.gather(*first, waiting[1])

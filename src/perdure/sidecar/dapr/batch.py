@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from dapr.proto.common.v1.common_pb2 import StateItem
 
+from perdure.sidecar.certain import Unsure
+
 CALLS_ON_THEIR_WAY = 4
 """Enough to keep a store busy that syncs to disk; more would only make the calls smaller."""
 
@@ -78,6 +80,12 @@ class Batcher:
             error = raised
         self._sending -= 1
         self._go_on()
+        if error is not None and len(batch) > 1 and not isinstance(error, Unsure | asyncio.CancelledError):
+            # A refusal for good is about one of them: each is told its own.
+            for one in batch:
+                self._sending += 1
+                await self._send_together([one])
+            return
         for _, written in batch:
             if written.done():
                 continue  # its caller was cancelled; what became of the write is for the next reader to see
