@@ -45,6 +45,15 @@ async def test_a_missing_component_is_named(chat: Chat) -> None:
     assert caught.value.code == "component_unknown"
 
 
+async def test_a_component_that_this_process_lacks_is_named_with_what_to_do() -> None:
+    with pytest.raises(NotFound) as caught:
+        await MemoryChat({"echo": echo}).converse("chat", [ChatMessage("user", "hello")])
+    assert caught.value.message == (
+        "no conversation component 'chat' in this process, which has ['echo']; give the agent model='scripted:…' "
+        "or a model object, or run it beside Dapr with such a component"
+    )
+
+
 # --- through a real conversation component, to a model server of this test --------------------------
 
 

@@ -36,7 +36,8 @@ class MemoryChat:
         if answer is None:
             raise NotFound(
                 "component_unknown",
-                f"no conversation component {component!r} in this process; registered: {sorted(self._components)}",
+                f"no conversation component {component!r} in this process, which has {sorted(self._components)}; "
+                "give the agent model='scripted:…' or a model object, or run it beside Dapr with such a component",
                 component=component,
             )
         return await answer(messages, tools)
