@@ -112,6 +112,7 @@ def _action(state: PipelineState, step: Step) -> StepAction:
         name=spec.name,
         effect=effect,
         spec=spec,
+        reconcilable=not spec.app,
         origin=step.origin,
         call=step.attempt,
         arrivals=_arrivals(state, step),
