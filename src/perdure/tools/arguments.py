@@ -110,7 +110,8 @@ class Arguments:
         text = (
             f"The arguments of tool {self.tool!r} do not fit: {what}. {self._parameters()} Correct them and call again."
         )
-        return ToolProblem(ProblemKind.WRONG_ARGUMENTS, self.tool, text)
+        writable = text.encode(errors="replace").decode()  # a validator's words may hold half a character
+        return ToolProblem(ProblemKind.WRONG_ARGUMENTS, self.tool, writable)
 
     def _parameters(self) -> str:
         return f"Parameters: {', '.join(self._fields)}." if self._fields else "It takes no parameters: send {}."
@@ -122,7 +123,10 @@ def _described(loc: tuple[int | str, ...], kind: str, message: str, given: Any) 
         return f"{where} is missing"
     if kind == "extra_forbidden":
         return f"{where} is unknown"
-    shown = json.dumps(given, default=str)
+    try:
+        shown = json.dumps(given, default=str)
+    except Exception:  # noqa: BLE001 - an author's validator may have made anything of what the model sent
+        shown = f"a {type(given).__name__}"
     return f"{where}: {message} (got {shown if len(shown) <= 80 else shown[:80] + '…'})"
 
 

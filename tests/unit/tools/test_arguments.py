@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from perdure.tools import ParsedCall, ProblemKind, Toolbox, ToolProblem, tool
 from perdure.tools.arguments import digest
@@ -117,3 +118,32 @@ def test_an_unknown_tool_is_told_with_what_there_is() -> None:
     found = problem("bok", "{}")
     assert found.kind is ProblemKind.UNKNOWN_TOOL
     assert found.text == "Tool 'bok' is unknown; did you mean 'book'? Available: book, rich."
+
+
+def odd(_: object) -> object:
+    return {(1, 2): "no key of JSON"}
+
+
+def half(_: object) -> object:
+    raise RuntimeError("half a character: \ud800")
+
+
+@tool
+def pay_odd(amount: Annotated[int, BeforeValidator(odd)]) -> None:
+    """Pay."""
+
+
+@tool
+def pay_half(amount: Annotated[int, BeforeValidator(half)]) -> None:
+    """Pay."""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("pay_odd", "amount: Input should be a valid integer (got a dict)"), ("pay_half", "half a char")]
+)
+def test_whatever_a_validator_makes_of_an_argument_the_problem_can_be_told(name: str, said: str) -> None:
+    told = Toolbox([pay_odd, pay_half]).validate(name, '{"amount": 1}')
+    assert isinstance(told, ToolProblem)
+    assert told.kind is ProblemKind.WRONG_ARGUMENTS
+    assert said in told.text
+    assert told.text.encode()
