@@ -25,6 +25,9 @@ from perdure.state.document import Document, Stored
 RECEIPTS_HERE = 16
 """Receipts in the document itself: some tens of concurrent runs find theirs with the one read they need anyway."""
 
+BEGUN_HERE = 32
+"""Begun steps in the document: more than run at once as a rule, so those that leave it are doubts nobody settled."""
+
 BYTES_HERE = 64 * 1024
 """All outputs in the document: it is written with every step, and a sidecar refuses messages of 4 MiB."""
 
@@ -117,12 +120,14 @@ class RecordBook:
         before = over.value
         await self._move(before)
         receipts = {name: one for name, one in before.receipts.items() if name != key}
-        receipts = await self._spill(receipts)
+        receipts = await self._spill_begun(await self._spill(receipts))
         if receipt is not None:
             receipts[key] = await self._lightened(key, receipt)
         kept = before.state if state is None else dict(state)
         after = replace(before, version=before.version + 1, state=kept, receipts=receipts, fresh=dict(fresh or {}))
         await self._record.save(after, over)
+        if receipt is None and key not in before.receipts:
+            await self._receipt_of(key).update(_without_begun)
 
     async def _move(self, before: Record) -> None:
         """Give the memory entries of the former write keys of their own, before the next write drops them."""
@@ -166,6 +171,19 @@ class RecordBook:
             length -= _length(receipts[name])
         return {name: one for name, one in receipts.items() if name not in moved}
 
+    async def _spill_begun(self, receipts: dict[str, Receipt]) -> dict[str, Receipt]:
+        """The same for those that were begun. What becomes of one later is said in the document, which is read first.
+
+        One that another replica removes at this moment stays in its own key: a doubt too many, never a call too many.
+        """
+        begun = [name for name, one in receipts.items() if one.status == "begun"]
+        if len(begun) < BEGUN_HERE:
+            return receipts
+        old = begun[: BEGUN_HERE // 2]
+        for name in old:
+            await self._receipt_of(name).update(partial(_put, receipts[name]))
+        return {name: one for name, one in receipts.items() if name not in old}
+
     def _receipt_of(self, key: str) -> Document[Receipt | None]:
         return Document(self._store, f"{self._root}/receipts/{key}", _RECEIPT, None)
 
@@ -183,4 +201,9 @@ def _length(receipt: Receipt) -> int:
 
 
 def _put(new: Receipt, old: Receipt | None) -> Receipt | None:
-    return new
+    """An answer is final; who moved the beginning was late."""
+    return old if old is not None and old.status == "done" else new
+
+
+def _without_begun(old: Receipt | None) -> Receipt | None:
+    return None if old is not None and old.status == "begun" else old

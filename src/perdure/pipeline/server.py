@@ -85,7 +85,7 @@ class StepServer:
         self._life = life
         self._lock = asyncio.Lock()
         self._going: dict[str, asyncio.Task[str]] = {}
-        self._started: set[str] = set()
+        self._unsure: set[str] = set()
         self._seen: dict[str, float] = {}
 
     async def state(self) -> JsonObject:
@@ -106,8 +106,8 @@ class StepServer:
     async def handle(self, step: str, call: StepCall) -> str:
         """The answer as JSON text, from its receipt if it was given before. For callers that may repeat the call.
 
-        Raises: Failed (`step_failed`: the handler raised; `step_in_doubt`: a `once` handler was cut, nobody knows
-        whether it took effect; `step_timed_out`; `step_output_wrong`), Conflict (`key_reused`, `fence_stale`),
+        Raises: Failed (`step_failed`: the handler raised; `step_in_doubt`: a `once` handler was cut or raised
+        Transient, nobody knows whether it took effect; `step_timed_out`; `step_output_wrong`), Conflict (`key_reused`, `fence_stale`),
         NotFound (`step_unknown`), Transient (`step_running` elsewhere, or a store is away).
         """
         # Who asks may go away while the handler goes on: a repeated call joins it instead of running it again.
@@ -173,16 +173,19 @@ class StepServer:
         """The answer given before, or None when the handler may run."""
         receipt = await self._book.receipt(record, call.key)
         if receipt is None:
+            self._seen.pop(call.key, None)
             return None
         if receipt.digest != call.digest:
             raise Conflict("key_reused", f"key {call.key!r} was used for another message; use a new key")
         if receipt.status == "done":
+            self._seen.pop(call.key, None)
+            self._unsure.discard(call.key)
             return receipt.output
         if call.fence < receipt.fence:
             raise Conflict("fence_stale", f"step {handler.name!r} was begun by a newer owner of the run; stop")
-        if receipt.life != self._life or call.key in self._started:
+        if receipt.life != self._life or call.key not in self._unsure:
             raise self._doubt(handler, call, receipt)
-        return None  # this process wrote that it would begin, without learning that it was written
+        return None  # this process wrote that it would begin, and did not begin: nobody said that it was written
 
     def _doubt(self, handler: StepHandler, call: StepCall, receipt: Receipt) -> Transient | Failed:
         """A `once` handler was begun and is not running here: cut, or still running in another replica."""
@@ -231,9 +234,14 @@ class StepServer:
     async def _once(self, handler: StepHandler, call: StepCall, stored: Stored[Record], ledger: bool) -> str:
         if not ledger:
             begun = Receipt("begun", call.digest, fence=call.fence, slot=self._slot, life=self._life)
-            stored = await self._mark(handler, call, begun)
+            self._unsure.add(call.key)
+            try:
+                stored = await self._mark(handler, call, begun)
+            except (Failed, Conflict):  # somebody else began it
+                self._unsure.discard(call.key)
+                raise
+            self._unsure.discard(call.key)
         context = self._context(handler, call, stored.value)
-        self._started.add(call.key)
         try:
             output = await self._run(handler, call, context)
         except Transient as error:  # what the handler used gave no answer: nobody knows how far it came
@@ -243,11 +251,9 @@ class StepServer:
             # It said that it failed: that is told, and the caller decides; a time limit leaves a doubt.
             if failed.code != "step_timed_out" and not ledger:
                 await self._surely(lambda: self._mark(handler, call, None))
-                self._started.discard(call.key)
             raise
         if not ledger or context.changed:
             await self._surely(lambda: self._keep_newest(call, context, output))
-        self._started.discard(call.key)
         return output
 
     async def _keep_newest(self, call: StepCall, context: StepContext, output: str) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from perdure.clock import Clock, SystemClock
 from perdure.effect import Effect
-from perdure.errors import Transient
+from perdure.errors import Failed, Transient
 from perdure.pipeline.context import StepContext
+from perdure.pipeline.record import BEGUN_HERE, Receipt, RecordBook, _put
 from perdure.pipeline.server import MAX_OUTPUT_BYTES, StepCall, StepHandler, StepServer
 from perdure.sidecar.memory import MemoryStateStore
 from perdure.sidecar.ports import StateStore
@@ -160,3 +163,96 @@ async def test_an_answer_that_moved_before_its_writer_knew_that_it_was_kept_is_n
         await clock.advance(1)
     assert (await first).startswith('{"n":1,')
     assert await others.state() == {"n": 20}
+
+
+async def test_doubts_that_nobody_asks_about_again_do_not_fill_the_record() -> None:
+    """Each was cut by the end of its process; whoever asks later is still told."""
+    store = WatchedStore()
+    await fill(store, 0)
+    assert len((await RecordBook(store, "worker").load()).value.receipts) <= BEGUN_HERE
+    assert store.longest[RECORD] <= 16 * 1024
+    later = server(store, 10, life="later")
+    for i in range(2 * BEGUN_HERE):
+        with pytest.raises(Failed) as told:
+            await later.handle("work", call(i))
+        assert told.value.code == "step_in_doubt"
+
+
+async def test_an_answer_outlives_that_its_beginning_had_moved_out_of_the_record() -> None:
+    store = WatchedStore()
+    entered, go = asyncio.Event(), asyncio.Event()
+    slow = stuck(store, entered, life="slow", go=go)
+    asked = asyncio.create_task(slow.handle("work", call(0)))
+    await entered.wait()
+    await fill(store, 1)
+    assert "k0" not in (await RecordBook(store, "worker").load()).value.receipts
+    go.set()
+    answer = await asked
+    assert await server(store, 10, life="later").handle("work", call(0)) == answer
+    many = server(store, 10, life="many", effect=Effect.IDEMPOTENT)
+    for i in range(1000, 1020):
+        await many.handle("work", call(i))
+    assert await server(store, 10, life="later").handle("work", call(0)) == answer
+
+
+async def test_a_handler_that_raises_after_its_beginning_had_moved_may_be_called_again() -> None:
+    store = WatchedStore()
+    entered, go = asyncio.Event(), asyncio.Event()
+    asked = asyncio.create_task(stuck(store, entered, life="slow", go=go, error=OSError("no")).handle("work", call(0)))
+    await entered.wait()
+    await fill(store, 1)
+    go.set()
+    with pytest.raises(Failed, match="OSError: no"):
+        await asked
+    assert (await server(store, 10, life="later").handle("work", call(0))).startswith('{"n":1,')
+
+
+async def test_a_late_move_of_a_beginning_never_replaces_an_answer() -> None:
+    store = WatchedStore()
+    await server(store, 10).handle("work", call(0))
+    for i in range(1, 20):
+        await server(store, 10).handle("work", call(i))
+    book = RecordBook(store, "worker")
+    moved = book._receipt_of("k0")
+    await moved.update(partial(_put, Receipt("begun", call(0).digest, slot="s", life="l")))
+    assert (await server(store, 10, life="later").handle("work", call(0))).startswith('{"n":1,')
+
+
+async def test_a_process_remembers_nothing_of_calls_that_ended() -> None:
+    for away in (False, True):
+        for error in (None, OSError("no"), Transient("bank_away", "no answer")):
+            go = asyncio.Event()
+            go.set()
+            steps = stuck(WatchedStore(), asyncio.Event(), life="l", go=go, error=error)
+            with suppress(Failed):
+                await (steps.handle if away else steps.handle_here)("work", call(0))
+            assert not steps._unsure
+            assert not steps._seen
+
+
+def stuck(
+    store: StateStore, entered: asyncio.Event, *, life: str, go: asyncio.Event | None = None,
+    error: Exception | None = None,
+) -> StepServer:  # fmt: skip
+    """A `once` handler that says when it was entered and goes on when it may, or never."""
+
+    async def work(message: Any, context: StepContext) -> dict[str, Any]:
+        entered.set()
+        await (go or asyncio.Event()).wait()
+        if error is not None:
+            raise error
+        return {"late": True}
+
+    handlers = {"work": StepHandler("work", work, Effect.ONCE, 5)}
+    return StepServer("worker", handlers, store, clock=SystemClock(), slot="s", life=life)
+
+
+async def fill(store: StateStore, first: int) -> None:
+    """So many doubts that the oldest leave the record."""
+    for i in range(first, first + 2 * BEGUN_HERE):
+        entered = asyncio.Event()
+        steps = stuck(store, entered, life=f"life-{i}")
+        asked = asyncio.create_task(steps.handle("work", call(i)))
+        await entered.wait()
+        await steps.drain(0)
+        await asyncio.gather(asked, return_exceptions=True)
