@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.clock import Clock
+from perdure.clock import Clock, parse_rfc3339
 from perdure.errors import Broken, NotFound, PerdureError, Transient
 from perdure.observability.logs import get_logger
 from perdure.run.crew import Crew
@@ -87,5 +87,13 @@ class Adoption:
                 status = await self._crew.hosts.status(hosting)
                 if status is not HostStatus.RUNNING:
                     await self._rescue.rehost(hosting, fresh=status is not None)
+                elif self._overdue(str(entry.get("until", ""))):
+                    log.warning("host_overdue", run=hosting.run_id, until=entry["until"])
+                    self._crew.spawn(self._rescue.drive_hosted(hosting.input), name=f"overdue {hosting.run_id}")
             except (Broken, NotFound) as error:
                 log.failure("not_rehosted", error, run=hosting.run_id)  # the others must not wait for this one
+
+    def _overdue(self, until: str) -> bool:
+        """Whether a host that runs has slept through the moment at which it was to wake: its timer is lost."""
+        late_s = (self._clock.now() - parse_rfc3339(until)).total_seconds() if until else 0.0
+        return late_s > self._crew.limits.overdue_s

@@ -104,7 +104,7 @@ class Crew:
         """Whether this replica drives the subject, or is about to."""
         return subject in self.drives or subject in self.beginning
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, object], name: str) -> None:
         """Do `work` beside everything else; not at all once the crew has ended."""
         if self._ended:
             work.close()
@@ -307,7 +307,8 @@ class Crew:
 
     def host(self, subject: Subject, run: int, generation: int) -> None:
         """See to it that the run has its host; the subject stays listed until the engine has it."""
-        hosting = Hosting(subject.id, subject.family, run, generation)
+        waiting = subject.control.waiting
+        hosting = Hosting(subject.id, subject.family, run, generation, waiting.until if waiting else "")
         self.hosts.expect(hosting, lambda: self._give_way(subject))
         self.spawn(self.hosts.start(hosting), name=f"host {hosting.run_id}")
         self.astir.set()
@@ -366,7 +367,7 @@ def _counted(counts: dict[SubjectId, int], key: SubjectId) -> Iterator[None]:
             del counts[key]
 
 
-async def _contained(work: Coroutine[Any, Any, None], name: str) -> None:
+async def _contained(work: Coroutine[Any, Any, object], name: str) -> None:
     try:
         await work
     except Exception as error:  # noqa: BLE001 - one task that fails must not end all drives of this replica

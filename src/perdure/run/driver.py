@@ -69,7 +69,7 @@ class Drive:
     _facts: list[Event] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
-    _told: tuple[int, int] = (0, 0)
+    _told: tuple[int, int, str] = (0, 0, "")
     _landed: Plan = field(default_factory=Plan)
     _stop_by: float = 0.0
     _put_off: Counter[str] = field(default_factory=Counter)
@@ -241,10 +241,11 @@ class Drive:
     def _tell_host(self) -> None:
         """A host that the log speaks of has to exist."""
         run = self.subject.control.current
-        if run is not None and run.generation and self._told != (run.n, run.generation):
-            self._told = (run.n, run.generation)
+        until = waiting.until if (waiting := self.subject.control.waiting) else ""
+        if run is not None and run.generation and self._told != (told := (run.n, run.generation, until)):
+            self._told = told
             self.host_due = False
-            self.on_hosted(*self._told)
+            self.on_hosted(run.n, run.generation)
 
     def _decide(self, view: View[Any]) -> Entry:
         self._owned(view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.clock import Clock, parse_rfc3339, rfc3339
 from perdure.errors import NotFound, PerdureError, Transient
@@ -29,12 +29,13 @@ WAKE_LOST_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """A run and the generation of its host."""
+    """A run and the generation of its host, which is to wake at `until` (RFC 3339), if at any time."""
 
     subject: SubjectId
     family: str
     run: int
     generation: int
+    until: str = field(default="", compare=False)
 
     @property
     def run_id(self) -> RunId:
@@ -97,6 +98,7 @@ class Hosts:
             entry: JsonObject = {
                 **hosting.input,
                 "generation": hosting.generation,
+                "until": hosting.until,
                 "at": rfc3339(self._clock.now()),
             }
             await self._index.add(hosting.run_id, entry)

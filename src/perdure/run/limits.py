@@ -28,4 +28,5 @@ class RunLimits(DriveLimits):
     max_active_runs: int = 1000
     host_rounds: int = 50
     sweep_every_s: int = 25
+    overdue_s: float = 60.0
     cache_subjects: int = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +16,8 @@ from perdure.run.runner import Place, RunLimits, Runner
 from perdure.sidecar.memory.engine import MemoryEngine
 from perdure.sidecar.memory.jobs import MemoryJobs
 from perdure.sidecar.memory.store import MemoryStateStore
-from perdure.sidecar.ports import Item
-from perdure.types import Slot
+from perdure.sidecar.ports import HostStatus, Item
+from perdure.types import JsonObject, Slot
 from toy import Toy, World
 from toy_stage import ask
 
@@ -88,3 +89,30 @@ async def test_a_call_that_is_still_at_work_elsewhere_is_not_made_again(limit_s:
     assert world.done == {"once:pay": 1}
     expected = "did once:pay" if limit_s else "unknown"
     assert told["result"] == {"results": [expected]}
+
+
+class DeafEngine(MemoryEngine):
+    """Says of every host that it runs, and never runs one: what an engine that lost its timers looks like."""
+
+    async def start(self, instance: str, input: JsonObject) -> None:
+        self.started = instance
+
+    async def status(self, instance: str) -> HostStatus | None:
+        return HostStatus.RUNNING
+
+
+async def test_a_run_whose_host_slept_through_its_timer_is_driven_on_by_the_sweep() -> None:
+    clock, world = SystemClock(), World()
+    jobs = MemoryJobs(clock=clock)
+    place = Place("app", Slot("a"), {"toy": MemoryStateStore("s")}, DeafEngine(clock=clock), jobs)
+    limits = replace(LIMITS, host_after_s=0.05, overdue_s=0.1)
+    toy = Toy(world, approval_s=0.2)
+    runner = Runner(place, {"toy/one": toy}, clock=clock, ids=SystemIds(), metrics=make_metrics(), limits=limits)
+    async with runner:
+        run = await ask(runner, "once:pay")
+        told = {"status": ""}
+        async with asyncio.timeout(10):
+            while told["status"] != "done":
+                await jobs.deliver("perdure-sweep", {})
+                told = dict(await runner.wait(run, 0.1, stop_on_wait=False))
+    assert told["result"] == {"results": ["nobody approved this call in time; it was not run"]}
