@@ -107,8 +107,8 @@ class StepServer:
         """The answer as JSON text, from its receipt if it was given before. For callers that may repeat the call.
 
         Raises: Failed (`step_failed`: the handler raised; `step_in_doubt`: a `once` handler was cut or raised
-        Transient, nobody knows whether it took effect; `step_timed_out`; `step_output_wrong`), Conflict (`key_reused`, `fence_stale`),
-        NotFound (`step_unknown`), Transient (`step_running` elsewhere, or a store is away).
+        Transient, nobody knows whether it took effect; `step_timed_out`; `step_output_wrong`), Conflict (`key_reused`,
+        `fence_stale`), NotFound (`step_unknown`), Transient (`step_running` elsewhere, or a store is away).
         """
         # Who asks may go away while the handler goes on: a repeated call joins it instead of running it again.
         return await asyncio.shield(self._joined(self._handler(step), call, ledger=False))
