@@ -72,6 +72,7 @@ class Crew:
         self._ids = ids
         self._life = ids.new()[-6:]
         self._tasks = asyncio.TaskGroup()
+        self._looked_at: set[SubjectId] = set()
         self._spawned: set[asyncio.Task[None]] = set()
         self._fewer = asyncio.Event()
         self._ended = False
@@ -174,12 +175,32 @@ class Crew:
             return False
         replica = await self.replicas.read(Slot(control.slot))
         own_past = control.slot == self.slot
-        if own_past or replica is None or subject.id not in replica.subjects or self.watcher.stale(replica):
+        unlisted = replica is None or subject.id not in replica.subjects
+        if unlisted and not own_past and not self.watcher.forgotten(control.driver):
+            self._look_again(subject)
+            return False
+        if own_past or replica is None or unlisted or self.watcher.stale(replica):
             await subject.refresh()
             if subject.control.driver == control.driver and not self.held(subject.id):
                 self.metrics.adoptions.add(1, reason="stale")
                 return await self.take(subject, supersede=control.driver)
         return False
+
+    def _look_again(self, subject: Subject) -> None:
+        """Whether its driver lists it by then, or anybody waits for it, or not."""
+        if subject.id not in self._looked_at:
+            self._looked_at.add(subject.id)
+            self.spawn(self._look_later(subject), name=f"look again {subject.id}")
+
+    async def _look_later(self, subject: Subject) -> None:
+        with self.subjects.pinned(subject):
+            try:
+                await self._clock.sleep(self.watcher.grace_s)
+                await subject.refresh()
+            finally:
+                self._looked_at.discard(subject.id)
+            if subject.control.driver:
+                await self.replace(subject)
 
     async def _revive(self, subject: Subject) -> None:
         """Take a subject that can go on and has no driver, or one of this replica that never began to drive."""

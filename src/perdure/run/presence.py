@@ -19,6 +19,9 @@ from perdure.sidecar.ports import StateStore
 from perdure.state.document import Document
 from perdure.types import Slot, SubjectId
 
+FORGOTTEN_KEPT = 1024
+"""Drivers remembered as unlisted; a forgotten one only begins its grace anew."""
+
 _SLOTS: TypeAdapter[tuple[Slot, ...]] = TypeAdapter(tuple[Slot, ...])
 
 
@@ -176,6 +179,19 @@ class Watcher:
         self._clock = clock
         self._stale_s = stale_s
         self._seen: dict[Slot, tuple[str, int, float]] = {}
+        self._unlisted: dict[str, float] = {}
+        self.grace_s = stale_s / 5
+
+    def forgotten(self, driver: str) -> bool:
+        """Whether `driver` was seen driving what its replica does not list, for longer than the listing may lag.
+
+        The claim and the list are written at once, so for a moment one may be seen without the other.
+        """
+        now = self._clock.monotonic()
+        first = self._unlisted.setdefault(driver, now)
+        if len(self._unlisted) > FORGOTTEN_KEPT:
+            del self._unlisted[next(iter(self._unlisted))]
+        return now - first >= self.grace_s
 
     def stale(self, replica: Replica) -> bool:
         """Whether it drives something and its counter has not moved for the stale time since first seen so."""

@@ -116,3 +116,42 @@ async def test_a_run_whose_host_slept_through_its_timer_is_driven_on_by_the_swee
                 await jobs.deliver("perdure-sweep", {})
                 told = dict(await runner.wait(run, 0.1, stop_on_wait=False))
     assert told["result"] == {"results": ["nobody approved this call in time; it was not run"]}
+
+
+class Lagging(Losable):
+    """A store through which the list of what a replica drives arrives late."""
+
+    def __init__(self, store: MemoryStateStore) -> None:
+        super().__init__(store)
+        self.listed = asyncio.Event()
+
+    async def put(self, key: str, value: bytes, *, etag: str | None = None) -> None:
+        if "replica/" in key:
+            await self.listed.wait()
+        await super().put(key, value, etag=etag)
+
+
+async def test_a_driver_that_is_not_listed_yet_is_not_taken_for_a_dead_one() -> None:
+    """Claim and list are written at once; who sees only the claim looks again instead of taking the run over."""
+    store, clock, world = MemoryStateStore("s"), SystemClock(), World()
+    engine, jobs = MemoryEngine(clock=clock), MemoryJobs(clock=clock)
+    lagging = Lagging(store)
+    limits = replace(LIMITS, stale_s=5.0)
+
+    def runner(slot: str, reached: Losable) -> Runner:
+        place = Place("app", Slot(slot), {"toy": reached}, engine, jobs)
+        toy = Toy(world)
+        return Runner(place, {"toy/one": toy}, clock=clock, ids=SystemIds(), metrics=make_metrics(), limits=limits)
+
+    async with runner("a", lagging) as first, runner("b", Losable(store)) as second:
+        begun = asyncio.create_task(ask(first, "read:look"))
+        while not (await store.get_many([f"log/{first.subject('toy/one', 's')}/0000000001"])):
+            await asyncio.sleep(0.001)
+        joined = await ask(second, "read:look")
+        view = await second.view(second.subject("toy/one", "s"))
+        assert (view.control.epoch, view.control.slot) == (1, "a")
+        lagging.listed.set()
+        assert await begun == joined
+        told = await second.wait(joined, 5)
+    assert told["status"] == "done"
+    assert world.begun == 1
