@@ -113,6 +113,7 @@ class Crew:
         task = self._tasks.create_task(_contained(work, name), name=name)
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it began never awaits it
 
     # --- beginning ------------------------------------------------------------------------------
 

@@ -52,11 +52,14 @@ class Rounds:
                 beaten = self._clock.monotonic()
                 await self._safely("beat", crew.presence.beat(self._limits.beat_s))
             if self._looking is None or self._looking.done():  # however long that takes, the beat goes on
-                self._looking = asyncio.create_task(self._safely("look", self._look_around()), name="look around")
+                self._looking = asyncio.create_task(self._look(), name="look around")
 
     def _idle(self) -> bool:
         crew = self._crew
         return not crew.drives and not crew.watched and crew.presence.idle and not crew.hosts.unconfirmed
+
+    async def _look(self) -> None:
+        await self._safely("look", self._look_around())
 
     async def _look_around(self) -> None:
         self._host_what_lasts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -210,3 +211,16 @@ async def test_doubt_is_told_after_a_crash_between_effect_and_commit() -> None:
     """The policies themselves are covered by the laws of `plan`; this is the whole way once."""
     assert Doubt.TELL.value == "tell"
     assert Control().epoch == 0
+
+
+async def test_work_that_is_cancelled_before_it_began_is_not_left_unawaited() -> None:
+    """A warning about it would appear in whatever runs when the garbage is collected."""
+
+    async def work() -> None:
+        pass
+
+    async with opened(Toy(World()), MemoryStateStore("s")) as runner:
+        runner._crew.spawn(work(), "soon cancelled")
+        for task in runner._crew._spawned:
+            task.cancel()
+    gc.collect()
