@@ -12,6 +12,8 @@ import pytest
 from perdure.clock import SystemClock, SystemIds
 from perdure.errors import SidecarUnavailable
 from perdure.observability.metrics import make_metrics
+from perdure.run.event import Event
+from perdure.run.kind import Action, Doing
 from perdure.run.runner import Place, RunLimits, Runner
 from perdure.sidecar.memory.engine import MemoryEngine
 from perdure.sidecar.memory.jobs import MemoryJobs
@@ -155,3 +157,29 @@ async def test_a_driver_that_is_not_listed_yet_is_not_taken_for_a_dead_one() -> 
         told = await second.wait(joined, 5)
     assert told["status"] == "done"
     assert world.begun == 1
+
+
+class Reluctant(Toy):
+    """Its target is away for the first few tries."""
+
+    async def do(self, action: Action, doing: Doing) -> Sequence[Event]:
+        self.world.begun += 1
+        if self.world.begun < 5:
+            raise SidecarUnavailable("target_away", "try again")
+        return await super().do(action, doing)
+
+
+async def test_putting_off_a_call_adds_nothing_to_the_log() -> None:
+    clock, world = SystemClock(), World()
+    engine, jobs = MemoryEngine(clock=clock), MemoryJobs(clock=clock)
+    place = Place("app", Slot("a"), {"toy": MemoryStateStore("s")}, engine, jobs)
+    limits = replace(LIMITS, retry_s=0.001)
+    runner = Runner(
+        place, {"toy/one": Reluctant(world)}, clock=clock, ids=SystemIds(), metrics=make_metrics(), limits=limits
+    )
+    async with runner:
+        run = await ask(runner, "idempotent:put")
+        told = await runner.wait(run, 5)
+        events = [event.t async for _, _, event in runner.events(run)]
+    assert told["result"] == {"results": ["did idempotent:put"]}
+    assert events == ["accepted", "reserved", "settled", "closed"]
