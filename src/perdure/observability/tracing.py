@@ -213,11 +213,6 @@ def trace_metadata() -> tuple[tuple[str, str], ...]:
     return tuple(trace_headers().items())
 
 
-def trace_parent_in(headers: Mapping[str, str]) -> str:
-    """The `traceparent` among headers with lower-case names, or empty; `received_trace` checks it."""
-    return headers.get(TRACE_PARENT, "")
-
-
 def _context_of(parent: str) -> Any:
     """The OpenTelemetry context to start a span in; None means the current one."""
     from opentelemetry import trace

@@ -29,4 +29,5 @@ class RunLimits(DriveLimits):
     host_rounds: int = 50
     sweep_every_s: int = 25
     overdue_s: float = 60.0
+    """How late a host may wake before its timer counts as lost: longer than any busy scheduler takes."""
     cache_subjects: int = 256

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from perdure.agent.agent import DurableAgent
 from perdure.clock import Ids
 from perdure.errors import Invalid, NotFound
-from perdure.log.subject import parse_run_id
 from perdure.observability.context import log_context
 from perdure.run.control import Position
 from perdure.run.event import Event
@@ -124,8 +123,3 @@ class Turns:
         async for commit in opened.log.history(1):
             for i, event in enumerate(opened.kind.codec.decode(commit.events)):
                 yield Position(commit.n, i, commit.at, commit.epoch, commit.driver), event
-
-
-def number_of(turn: RunId) -> tuple[SubjectId, int]:
-    """Subject and number of a turn."""
-    return parse_run_id(turn)

@@ -260,8 +260,7 @@ def _place(plan: Plan, doors: Doors) -> Place:
 
 def _run_limits(settings: Settings) -> RunLimits:
     run = settings.run
-    return replace(
-        RunLimits(),
+    return RunLimits(
         host_after_s=run.host_after_s,
         start_by_s=run.start_by_s,
         max_claims=run.max_claims,
@@ -279,8 +278,7 @@ def _run_limits(settings: Settings) -> RunLimits:
 
 def _log_limits(settings: Settings) -> LogLimits:
     log = settings.log
-    return replace(
-        LogLimits(),
+    return LogLimits(
         segment_commits=log.segment_commits,
         segment_bytes=log.segment_bytes,
         blob_bytes=log.blob_bytes,
